@@ -1,0 +1,48 @@
+# make demo [STUDY=folder]   set up, run the application, print the findings
+# make test                  set up, run the tests (test-slow: the ones that take minutes)
+# make lint                  formatting, lint, types
+
+PYTHON3 ?= $(shell command -v python3.11 || command -v python3)
+PYTHON := .venv/bin/python
+READY := .venv/.ready
+PHANTOM := build/demo/study
+STUDY ?= $(PHANTOM)
+OUTPUT ?= build/demo/result
+# One process a core; torch's own threads on top would only get in each other's way.
+TEST_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(TEST_JOBS)
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(READY) $(if $(filter $(PHANTOM),$(STUDY)),$(PHANTOM)/.made)
+	$(PYTHON) apps/ct_triage -i "$(STUDY)" -o "$(OUTPUT)"
+
+test: $(READY)
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)
+	$(PYTEST) -m slow
+
+lint: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: $(READY)
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+clean:
+	rm -rf build
+
+$(PHANTOM)/.made: $(READY)
+	rm -rf $(PHANTOM)
+	$(PYTHON) -m tools.phantom $(PHANTOM) --disease covid19
+	touch $@
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed, found " + sys.version.split()[0])'
+	$(PYTHON3) -m venv .venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
