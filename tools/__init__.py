@@ -1,0 +1,1 @@
+"""Tools around the models: phantoms, data sets, evaluation, calibration, follow-up."""
