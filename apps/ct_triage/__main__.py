@@ -1,0 +1,99 @@
+"""Run the chest CT triage application: ``python apps/ct_triage -i STUDY -o OUT``."""
+
+import argparse
+import logging
+import os
+import resource
+import sys
+from pathlib import Path
+
+REPOSITORY_BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+# Holoscan asks for this much stack and warns when it has less.
+STACK_BYTES = 32 * 1024 * 1024
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the application and return its exit code (see ``ct_triage.errors``)."""
+    arguments = _parse(argv)
+    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
+    # Only what this application says: libraries log identifiers of the patient's images.
+    logging.getLogger("ct_triage").setLevel(arguments.log_level)
+    _prepare_holoscan()
+    # Holoscan and torch take seconds to import; --help and a wrong option must not.
+    from ct_triage.application import CTTriageApp
+    from ct_triage.errors import TriageError
+    from ct_triage.pipeline import Pipeline
+
+    app = CTTriageApp(Pipeline(arguments.input, arguments.output, arguments.model))
+    app.run()
+    if isinstance(app.failure, TriageError):
+        print(f"ct_triage: {app.failure}", file=sys.stderr)
+        return app.failure.exit_code
+    if app.failure is not None:
+        # The text of an unforeseen error may hold patient data, its type does not.
+        print(
+            f"ct_triage: internal error ({type(app.failure).__name__}); please report it with the"
+            " output of -l DEBUG",
+            file=sys.stderr,
+        )
+        logging.getLogger("ct_triage").debug("traceback", exc_info=app.failure)
+        return TriageError.exit_code
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    environment = os.environ.get
+    parser = argparse.ArgumentParser(
+        prog="ct_triage",
+        description="Chest CT study in, DICOM SEG and TID 1500 severity report out."
+        " Not for clinical use.",
+    )
+    parser.add_argument(
+        "-i",
+        "--input",
+        type=Path,
+        default=environment("HOLOSCAN_INPUT_PATH"),
+        help="folder with a CT study (default: $HOLOSCAN_INPUT_PATH)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=environment("HOLOSCAN_OUTPUT_PATH"),
+        help="folder for the results, made if need be (default: $HOLOSCAN_OUTPUT_PATH)",
+    )
+    parser.add_argument(
+        "-m",
+        "--model",
+        type=Path,
+        default=environment("HOLOSCAN_MODEL_PATH", str(REPOSITORY_BUNDLES)),
+        help="folder that holds the bundles (default: $HOLOSCAN_MODEL_PATH or %(default)s)",
+    )
+    parser.add_argument(
+        "-l",
+        "--log-level",
+        type=str.upper,
+        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        default="INFO",
+        help="how much to tell on standard error (default: INFO)",
+    )
+    arguments = parser.parse_args(argv)
+    for option in ("input", "output"):
+        if getattr(arguments, option) is None:
+            parser.error(f"give --{option} or set HOLOSCAN_{option.upper()}_PATH")
+    for option in ("input", "model"):
+        if not getattr(arguments, option).is_dir():
+            parser.error(f"--{option}: {getattr(arguments, option)} is not a folder")
+    return arguments
+
+
+def _prepare_holoscan() -> None:
+    os.environ.setdefault("HOLOSCAN_LOG_LEVEL", "ERROR")
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    enough = resource.RLIM_INFINITY
+    if soft != enough and soft < STACK_BYTES and (hard == enough or hard >= STACK_BYTES):
+        resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

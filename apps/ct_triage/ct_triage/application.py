@@ -1,0 +1,93 @@
+"""The MONAI Deploy application: the pipeline's steps as operators."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from monai.deploy.conditions import CountCondition
+from monai.deploy.core import Application, ConditionType, Operator, OperatorSpec
+
+from ct_triage.pipeline import Pipeline, parameters_of
+
+logger = logging.getLogger(__name__)
+
+
+class StepOperator(Operator):
+    """Run one step: its parameters are the input ports, its result the only output port.
+
+    ``on_end`` is called with the step's name and, if it failed, the exception. In that case
+    nothing is emitted, so no later step starts and the application ends.
+    """
+
+    def __init__(
+        self,
+        fragment: Application,
+        *conditions: CountCondition,
+        name: str,
+        step: Callable[..., Any],
+        on_end: Callable[[str, Exception | None], None],
+    ) -> None:
+        self.step = step
+        self.inputs = parameters_of(step)
+        self.on_end = on_end
+        super().__init__(fragment, *conditions, name=name)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Declare the ports."""
+        for port in self.inputs:
+            spec.input(port)
+        # Without a condition an operator whose result nobody waits for would never run.
+        spec.output(self.name).condition(ConditionType.NONE)
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:  # noqa: ARG002
+        """Run the step on what has arrived."""
+        arguments = {port: op_input.receive(port) for port in self.inputs}
+        start = time.perf_counter()
+        try:
+            result = self.step(**arguments)
+        except Exception as error:
+            self.on_end(self.name, error)
+            return
+        self.on_end(self.name, None)
+        logger.info("%-9s %6.2f s", self.name, time.perf_counter() - start)
+        op_output.emit(result, self.name)
+
+
+class CTTriageApp(Application):
+    """From a study folder to a DICOM SEG, a TID 1500 report and ``result.json``.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        The steps and what they work on.
+
+    Attributes
+    ----------
+    failure : Exception or None
+        Why the run ended early; None once every step has run.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.failure: Exception | None = RuntimeError("the application was not run")
+        super().__init__()
+
+    def compose(self) -> None:
+        """Connect every step to those whose results it names as parameters."""
+        operators: dict[str, StepOperator] = {}
+        for name, step in self.pipeline.steps().items():
+            inputs = parameters_of(step)
+            # A step without inputs would be scheduled for ever.
+            once = () if inputs else (CountCondition(self, 1),)
+            operator = StepOperator(self, *once, name=name, step=step, on_end=self._end)
+            self.add_operator(operator)
+            for source in inputs:
+                self.add_flow(operators[source], operator, {(source, source)})
+            operators[name] = operator
+        self._last_step = name
+
+    def _end(self, step: str, error: Exception | None) -> None:
+        # The scheduler ends quietly when a step never starts: only the last one clears the way.
+        if error is not None or step == self._last_step:
+            self.failure = error

@@ -1,0 +1,104 @@
+"""Lungs: one mask from a network, then right and left by clustering voxel coordinates.
+
+Section 2.1 of "CT-based COVID-19 Triage" (arXiv 2006.01441).
+"""
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.cluster.vq import kmeans2
+from skimage.morphology import remove_small_holes
+from skimage.segmentation import expand_labels
+
+from ct_triage.network import AxialView, SliceNetwork
+from ct_triage.volume import Volume
+
+BoolMask = npt.NDArray[np.bool_]
+
+# Smaller pieces, next to the largest one, are bowel gas and noise rather than a lung.
+MIN_PART_OF_LARGEST = 0.05
+# Enclosed on all sides and smaller than this, a hole is consolidation; in a single slice it could
+# as well be the top of the diaphragm.
+MAX_HOLE_VOXELS = 20_000
+RIGHT, LEFT = 1, 2
+KMEANS_ITERATIONS = 20
+# The clusters need the shape of the lungs, not every voxel of them.
+KMEANS_POINTS = 20_000
+# Lung tissue in one piece belongs to the side that holds this share of it.
+WHOLE_PIECE_SHARE = 0.9
+# Thin bridges between the lungs (the anterior junction) are at most twice this wide, in voxels.
+BRIDGE_RADIUS_VOXELS = 1
+
+
+def segment_lungs(volume: Volume, network: SliceNetwork) -> tuple[BoolMask, BoolMask]:
+    """Segment the lungs, with everything inside them that is ill.
+
+    Returns
+    -------
+    right, left : bool arrays (slices, rows, columns)
+        The patient's right and left lung on the volume's own grid; they do not overlap. Both are
+        empty where the network sees no lung.
+    """
+    view = AxialView.of(volume)
+    probabilities = network.probabilities(view)
+    lungs = _clean(probabilities >= network.threshold)
+    # What the cleaning removed must not come back at full resolution, nor the holes it closed.
+    probabilities[~ndimage.binary_dilation(lungs)] = 0
+    probabilities[lungs] = np.maximum(probabilities[lungs], network.threshold)
+    mask = network.mask_on_view(probabilities, view)
+    left_side = _resize_nearest(_sides(lungs, view) == LEFT, mask.shape)
+    return view.on_source_grid(mask & ~left_side), view.on_source_grid(mask & left_side)
+
+
+def _clean(mask: BoolMask) -> BoolMask:
+    """Keep the large pieces and close the holes inside them."""
+    pieces, n_pieces = ndimage.label(mask)
+    if n_pieces == 0:
+        return mask
+    sizes = np.bincount(pieces.ravel())[1:]
+    keep = np.concatenate([[False], sizes >= MIN_PART_OF_LARGEST * sizes.max()])
+    return remove_small_holes(keep[pieces], max_size=MAX_HOLE_VOXELS)
+
+
+def _sides(lungs: BoolMask, view: AxialView) -> npt.NDArray[np.uint8]:
+    """Name the side of every voxel of the grid: RIGHT or LEFT by the patient's own x axis.
+
+    k-means with two clusters divides space by a plane (the paper's step 2). Where the lungs
+    reach across that plane, behind the sternum or the heart, a piece that lies almost wholly on
+    one side keeps its side.
+    """
+    index_to_mm = view.affine[:3, :3] * (np.array(view.voxels.shape) / lungs.shape)
+    points = np.argwhere(lungs)
+    if not len(points):
+        return np.zeros(lungs.shape, np.uint8)
+    sample_mm = points[:: max(1, len(points) // KMEANS_POINTS)] @ index_to_mm.T
+    lower, upper = np.quantile(sample_mm[:, 0], [0.25, 0.75])
+    centre_mm = sample_mm.mean(axis=0)
+    start = np.array([[lower, *centre_mm[1:]], [upper, *centre_mm[1:]]])
+    centres, _ = kmeans2(sample_mm, start, iter=KMEANS_ITERATIONS, minit="matrix")
+    right_mm, left_mm = centres[np.argsort(centres[:, 0])]
+
+    # Nearer to the left centre: a linear function of the index, evaluated axis by axis.
+    toward_left = (left_mm - right_mm) @ index_to_mm
+    middle = (left_mm - right_mm) @ (left_mm + right_mm) / 2
+    i, j, k = (np.arange(n) * w for n, w in zip(lungs.shape, toward_left, strict=True))
+    beyond_middle = (i[:, None, None] + j[:, None] + k) > middle
+    sides = np.where(beyond_middle, LEFT, RIGHT).astype(np.uint8)
+
+    cores, n_cores = ndimage.label(ndimage.binary_erosion(lungs, iterations=BRIDGE_RADIUS_VOXELS))
+    left_share = np.asarray(ndimage.mean(beyond_middle, cores, np.arange(n_cores + 1)))
+    side_of_core = np.zeros(n_cores + 1, np.uint8)
+    side_of_core[left_share >= WHOLE_PIECE_SHARE] = LEFT
+    side_of_core[left_share <= 1 - WHOLE_PIECE_SHARE] = RIGHT
+    side_of_core[0] = 0
+    whole = expand_labels(side_of_core[cores], distance=BRIDGE_RADIUS_VOXELS + 1)
+    return np.where(lungs & (whole > 0), whole, sides)
+
+
+def _resize_nearest(mask: BoolMask, shape: tuple[int, ...]) -> BoolMask:
+    """Sample a mask at the voxel centres of another grid over the same field of view."""
+    nearest = [
+        ((np.arange(n) + 0.5) * m / n).astype(np.intp)
+        for n, m in zip(shape, mask.shape, strict=True)
+    ]
+    return mask[np.ix_(*nearest)]

@@ -1,0 +1,21 @@
+"""The measurements as they are published: one place for what report and ``result.json`` state."""
+
+from ct_triage.severity import Findings, Involvement
+
+# A cubic millimetre, and less than a voxel of any lung: what is dropped means nothing.
+VOLUME_DECIMALS = 3
+PERCENT_DECIMALS = 4
+
+
+def involvement_numbers(involvement: Involvement) -> dict[str, float]:
+    """Volumes and share of a lung, or of both, with the unit in each name."""
+    return {
+        "lung_volume_ml": round(involvement.lung_volume_ml, VOLUME_DECIMALS),
+        "lesion_volume_ml": round(involvement.lesion_volume_ml, VOLUME_DECIMALS),
+        "lesion_share_percent": round(involvement.lesion_share_percent, PERCENT_DECIMALS),
+    }
+
+
+def severity_score(findings: Findings) -> float:
+    """Severity score in percent."""
+    return round(findings.severity_score_percent, PERCENT_DECIMALS)

@@ -1,0 +1,210 @@
+"""Slice networks: TorchScript files of MONAI bundles, run on the axial slices of a volume.
+
+A bundle's ``models/model.ts`` carries its own ``inference.json`` and ``metadata.json``. The
+application reads from there how the network wants its input, so it knows no model by name.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel.orientations as orientations
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from ct_triage.errors import ModelError
+from ct_triage.provenance import ModelIdentity
+from ct_triage.volume import Volume
+
+# Columns to the patient's left, rows to the back, slices to the head: the radiological picture.
+CANONICAL = np.array([[2, 1], [1, 1], [0, 1]])
+REQUIRED_KEYS = ("spacing_mm", "hu_window", "threshold", "divisor")
+BATCH_SLICES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class AxialView:
+    """A volume turned, by flips and axis swaps only, into canonical axial slices.
+
+    Attributes
+    ----------
+    voxels : int16 array (slices, rows, columns)
+        A view of the source: slices to the head, rows to the back, columns to the left.
+    spacing_mm : tuple of 3 floats
+        Spacing along (slices, rows, columns) of the view.
+    affine : float64 array (4, 4)
+        Maps a (slice, row, column) index of the view to LPS mm.
+    """
+
+    voxels: npt.NDArray[np.int16]
+    spacing_mm: tuple[float, float, float]
+    affine: npt.NDArray[np.float64]
+    _from_source: npt.NDArray[np.float64]
+    _to_source: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, volume: Volume) -> "AxialView":
+        """Turn a volume of any axis-aligned or oblique orientation."""
+        source = orientations.io_orientation(volume.affine)
+        to_view = orientations.ornt_transform(source, CANONICAL)
+        affine = volume.affine @ orientations.inv_ornt_aff(to_view, volume.voxels.shape)
+        slice_mm, row_mm, column_mm = (float(v) for v in np.linalg.norm(affine[:3, :3], axis=0))
+        return cls(
+            orientations.apply_orientation(volume.voxels, to_view),
+            (slice_mm, row_mm, column_mm),
+            affine,
+            to_view,
+            orientations.ornt_transform(CANONICAL, source),
+        )
+
+    def of_mask(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Turn a mask on the source grid to this view."""
+        return orientations.apply_orientation(mask, self._from_source)
+
+    def on_source_grid(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Turn a mask on this view back to the source's order of axes."""
+        return np.ascontiguousarray(orientations.apply_orientation(mask, self._to_source))
+
+
+@dataclass(frozen=True, slots=True)
+class SliceNetwork:
+    """A two-dimensional segmentation network with what it needs to know of its input.
+
+    Attributes
+    ----------
+    identity : ModelIdentity
+        Name, version and weight hash, for the report.
+    module : torch.jit.ScriptModule
+        (n, 1, height, width) float32 in [0, 1] to (n, 1, height, width) logits.
+    spacing_mm : tuple of 2 floats
+        Pixel spacing (rows, columns) the network was trained at.
+    hu_window : tuple of 2 floats
+        Hounsfield units that become 0 and 1.
+    threshold : float
+        Probability from which a voxel is positive.
+    divisor : int
+        Height and width must be multiples of it.
+    """
+
+    identity: ModelIdentity
+    module: torch.jit.ScriptModule
+    spacing_mm: tuple[float, float]
+    hu_window: tuple[float, float]
+    threshold: float
+    divisor: int
+
+    @classmethod
+    def load(cls, bundle: Path) -> "SliceNetwork":
+        """Load ``models/model.ts`` of a bundle onto the CPU after checking its hash.
+
+        Raises
+        ------
+        ModelError
+            If the file is missing, differs from ``models/SHA256SUMS``, or does not say how to
+            prepare its input.
+        """
+        file = bundle / "models" / "model.ts"
+        sha256 = _checked_sha256(file)
+        extra: dict[str, Any] = {"inference.json": "", "metadata.json": ""}
+        try:
+            module = torch.jit.load(str(file), map_location="cpu", _extra_files=extra)
+            config, metadata = (json.loads(text) for text in extra.values())
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"{file}: not a TorchScript bundle; export it again") from error
+        missing = [key for key in REQUIRED_KEYS if key not in config]
+        if missing:
+            raise ModelError(f"{file}: its inference.json lacks {', '.join(missing)}")
+        spacing_row, spacing_column = config["spacing_mm"]
+        low, high = config["hu_window"]
+        return cls(
+            ModelIdentity(metadata["name"], metadata["version"], sha256),
+            module.eval(),
+            (float(spacing_row), float(spacing_column)),
+            (float(low), float(high)),
+            float(config["threshold"]),
+            int(config["divisor"]),
+        )
+
+    def grid_shape(self, view: AxialView) -> tuple[int, int, int]:
+        """Shape (slices, rows, columns) of a view's slices at the network's spacing."""
+        n_slices, rows, columns = view.voxels.shape
+        return (
+            n_slices,
+            max(1, round(rows * view.spacing_mm[1] / self.spacing_mm[0])),
+            max(1, round(columns * view.spacing_mm[2] / self.spacing_mm[1])),
+        )
+
+    @torch.inference_mode()
+    def probabilities(
+        self, view: AxialView, region: tuple[slice, slice, slice] | None = None
+    ) -> npt.NDArray[np.float16]:
+        """Run the network on every slice, or on a region of them.
+
+        Parameters
+        ----------
+        view : AxialView
+            The volume.
+        region : tuple of 3 slices, optional
+            Slices, rows and columns of the network's grid to look at; elsewhere the result is 0.
+
+        Returns
+        -------
+        float16 array ``grid_shape(view)``
+            Probabilities at the network's spacing. Half precision keeps a study of 1000 slices
+            within 100 MB.
+        """
+        shape = self.grid_shape(view)
+        slices, rows, columns = region or (slice(None), slice(None), slice(None))
+        result = np.zeros(shape, dtype=np.float16)
+        low, high = self.hu_window
+        indices = range(shape[0])[slices]
+        for start in range(0, len(indices), BATCH_SLICES):
+            batch = indices[start : start + BATCH_SLICES]
+            hu = torch.from_numpy(view.voxels[batch.start : batch.stop].astype(np.float32))
+            image = F.interpolate(hu[:, None], shape[1:], mode="bilinear", antialias=True)
+            image = ((image[..., rows, columns] - low) / (high - low)).clamp(0, 1)
+            logits = self.module(self._padded(image))[..., : image.shape[-2], : image.shape[-1]]
+            result[batch.start : batch.stop, rows, columns] = logits.sigmoid()[:, 0].numpy()
+        return result
+
+    def _padded(self, image: torch.Tensor) -> torch.Tensor:
+        bottom, right = (-size % self.divisor for size in image.shape[-2:])
+        return F.pad(image, (0, right, 0, bottom))
+
+    def mask_on_view(
+        self, probabilities: npt.NDArray[np.float16], view: AxialView
+    ) -> npt.NDArray[np.bool_]:
+        """Threshold probabilities at a view's full resolution, a few slices at a time.
+
+        Interpolating before the threshold keeps contours smooth; only a batch of slices is ever
+        held at full resolution.
+        """
+        mask = np.zeros(view.voxels.shape, dtype=np.bool_)
+        for start in range(0, len(mask), BATCH_SLICES):
+            batch = probabilities[start : start + BATCH_SLICES]
+            if not (batch >= self.threshold).any():
+                continue
+            full = F.interpolate(
+                torch.from_numpy(batch.astype(np.float32))[:, None],
+                mask.shape[1:],
+                mode="bilinear",
+            )
+            mask[start : start + BATCH_SLICES] = (full[:, 0] >= self.threshold).numpy()
+        return mask
+
+
+def _checked_sha256(file: Path) -> str:
+    """Hash a weight file and compare it with the SHA256SUMS beside it."""
+    sums = file.parent / "SHA256SUMS"
+    for needed in (file, sums):
+        if not needed.is_file():
+            raise ModelError(f"{needed}: not found; give the folder that holds the bundles with -m")
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    # sha256sum's own format: the hash, two blanks, the name.
+    if f"{sha256}  {file.name}" not in sums.read_text().splitlines():
+        raise ModelError(f"{file}: does not match SHA256SUMS; restore the released file")
+    return sha256

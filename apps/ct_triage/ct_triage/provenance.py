@@ -1,0 +1,187 @@
+"""Where results come from: the software, its models and the source images, and UIDs of all that.
+
+What the segmentation and the report share is here, so that the two always agree.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from highdicom.base import SOPClass
+from pydicom.dataset import Dataset
+from pydicom.valuerep import DA, TM
+
+from ct_triage import __version__
+from ct_triage.volume import Volume
+
+MANUFACTURER = "ct-triage-bundles"
+APPLICATION = "ct_triage"
+# Algorithm parameter that tells a model's weights apart from all others.
+WEIGHTS_PARAMETER = "weights_sha256"
+
+# Any fixed UUID would do; this one is the namespace of this application's identifiers.
+_NAMESPACE = uuid.UUID("5b4c6f0e-8a53-4c0e-9d0b-6d2f1f2f7a10")
+_UNKNOWN_MOMENT = datetime(1900, 1, 1)
+_LARGEST_SOURCE_SERIES_NUMBER = 10_000_000
+# What highdicom reads of a source image, besides its place in the patient.
+_COPIED_KEYWORDS = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+    "Modality",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "ImagePositionPatient",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+_IDENTIFYING_KEYWORDS = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model a result was made with.
+
+    Attributes
+    ----------
+    name : str
+        Name of the bundle.
+    version : str
+        Version of the bundle.
+    sha256 : str
+        Hash of the weight file, 64 hexadecimal digits.
+    """
+
+    name: str
+    version: str
+    sha256: str
+
+
+def derive_uid(purpose: str, volume: Volume, models: Sequence[ModelIdentity]) -> str:
+    """Derive a UID that a second run on the same images with the same models gives again.
+
+    A UUID-derived UID (PS3.5 B.2) of the application's version, the models and every source
+    instance. Results that are sent twice replace each other instead of adding up, and a late
+    slice, another model or another version gives results of their own.
+    """
+    instances = [str(header.SOPInstanceUID) for header in volume.headers]
+    return _uid_of(purpose, str(volume.headers[0].SeriesInstanceUID), instances, _plain(models))
+
+
+def device_uid(models: Sequence[ModelIdentity]) -> str:
+    """UID of the observer: this version of the application with these models."""
+    return _uid_of("device", _plain(models))
+
+
+def device_serial_number(models: Sequence[ModelIdentity]) -> str:
+    """Sixteen hexadecimal digits that stand for a set of models."""
+    return _digest(_plain(models))[:16]
+
+
+def software_versions(models: Sequence[ModelIdentity]) -> tuple[str, ...]:
+    """Name and version of the application and of each model."""
+    return (f"{APPLICATION} {__version__}", *(f"{m.name} {m.version}" for m in models))
+
+
+def series_number(volume: Volume, offset: int) -> int:
+    """Return the number of a series of results: hundred times the source's, plus an offset."""
+    try:
+        source = int(volume.headers[0].SeriesNumber)
+    except (AttributeError, TypeError, ValueError):
+        source = 0
+    if not 0 < source < _LARGEST_SOURCE_SERIES_NUMBER:
+        source = 0
+    return 100 * source + offset
+
+
+def content_moment(volume: Volume) -> datetime:
+    """Content Date and Time of the results: when the source images were made.
+
+    The time of the run would make two runs on the same study differ in nothing but this, under
+    the same SOP Instance UID. Findings describe the patient when the images were taken, so that
+    moment stands for them. 1900-01-01 if the source gives no date.
+    """
+    header = volume.headers[0]
+    for kind in ("Content", "Acquisition", "Series", "Study"):
+        try:
+            date = DA(header[f"{kind}Date"].value)
+        except (KeyError, ValueError):
+            continue
+        if not date:
+            continue
+        try:
+            time = TM(header[f"{kind}Time"].value) or _UNKNOWN_MOMENT.time()
+        except (KeyError, ValueError):
+            time = _UNKNOWN_MOMENT.time()
+        return datetime.combine(date, time)
+    return _UNKNOWN_MOMENT
+
+
+def source_images(volume: Volume) -> list[Dataset]:
+    """Describe the source images by nothing but what objects derived from them need.
+
+    Real headers may lack, misspell or jitter what highdicom asks of them. Here the orientation is
+    the volume's, thickness and spacing are always given, UIDs are as in the source whether they
+    are valid or not, and patient and study are left to :func:`finish`.
+    """
+    _, row_mm, column_mm = volume.spacing_mm
+    # Along the slice normal, which on a tilted stack is less than from origin to origin.
+    slice_spacing_mm = round(1000 * volume.voxel_volume_ml / (row_mm * column_mm), 6)
+    orientation = volume.headers[0].ImageOrientationPatient
+    images = []
+    for header in volume.headers:
+        image = Dataset()
+        for keyword in _COPIED_KEYWORDS:
+            if keyword in header:
+                image[keyword] = header[keyword]
+        for keyword in _IDENTIFYING_KEYWORDS:
+            setattr(image, keyword, None)
+        image.ImageOrientationPatient = orientation
+        image.SliceThickness = header.get("SliceThickness") or slice_spacing_mm
+        image.SpacingBetweenSlices = slice_spacing_mm
+        images.append(image)
+    return images
+
+
+def finish(instance: SOPClass, volume: Volume) -> None:
+    """Give a result the patient and study of its source, as written there, and no time of its own.
+
+    See :func:`content_moment` for why no time of the run is kept.
+    """
+    header = volume.headers[0]
+    instance.copy_patient_and_study_information(header)
+    if "SpecificCharacterSet" in header:
+        instance["SpecificCharacterSet"] = header["SpecificCharacterSet"]
+    del instance.InstanceCreationDate
+    del instance.InstanceCreationTime
+    for equipment in instance.ContributingEquipmentSequence:
+        del equipment.ContributionDateTime
+
+
+def _plain(models: Sequence[ModelIdentity]) -> list[dict[str, str]]:
+    return [asdict(model) for model in models]
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _uid_of(*parts: object) -> str:
+    return f"2.25.{uuid.uuid5(_NAMESPACE, _digest(APPLICATION, __version__, *parts)).int}"

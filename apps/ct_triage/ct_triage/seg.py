@@ -1,0 +1,158 @@
+"""The masks of a study as one DICOM segmentation (PS3.3 A.51)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.color import CIELabColor
+from highdicom.seg import (
+    SegmentAlgorithmTypeValues,
+    Segmentation,
+    SegmentationTypeValues,
+    SegmentDescription,
+)
+from highdicom.sr import CodedConcept
+from pydicom.config import disable_value_validation
+from pydicom.sr.coding import Code
+from pydicom.uid import ExplicitVRLittleEndian
+
+from ct_triage import codes, provenance
+from ct_triage.provenance import ModelIdentity
+from ct_triage.severity import Segments
+from ct_triage.volume import Volume
+
+SERIES_NUMBER_OFFSET = 91
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentKind:
+    """What one of the three segments is; its number is its place in ``SEGMENT_KINDS``.
+
+    Attributes
+    ----------
+    label : str
+        Segment label, and tracking identifier in segmentation and report (TID 4108).
+    category, structure, laterality : Code
+        What it is and on which side of the patient.
+    rgb : tuple of 3 ints
+        Recommended colour, 0..255.
+    """
+
+    label: str
+    category: Code
+    structure: Code
+    laterality: Code
+    rgb: tuple[int, int, int]
+
+
+RIGHT_LUNG = SegmentKind(
+    "right lung", codes.ANATOMICAL_STRUCTURE, codes.LUNG, codes.RIGHT, (77, 142, 214)
+)
+LEFT_LUNG = SegmentKind(
+    "left lung", codes.ANATOMICAL_STRUCTURE, codes.LUNG, codes.LEFT, (80, 190, 145)
+)
+LESION = SegmentKind(
+    "lung lesions", codes.ABNORMAL_STRUCTURE, codes.LESION, codes.BOTH, (235, 80, 30)
+)
+SEGMENT_KINDS = (RIGHT_LUNG, LEFT_LUNG, LESION)
+
+
+class _MaskStack(np.ndarray):
+    """Masks that are summed in eight bits.
+
+    highdicom adds the segments up to see whether they overlap. numpy would widen each voxel to 64
+    bits for that, which is the largest array of a whole run; three masks never exceed three.
+    """
+
+    def sum(self, axis: int) -> "_MaskStack":  # type: ignore[override]
+        return super().sum(axis=axis, dtype=np.uint8)
+
+
+# Real archives send UIDs that break the rules; they must be referred to as they are.
+@disable_value_validation()
+def build_seg(volume: Volume, segments: Segments, models: Sequence[ModelIdentity]) -> Segmentation:
+    """Write the lungs and lesions of a study as one BINARY segmentation on the source grid.
+
+    All three segments are always described. One without voxels has no frames, so that a reader
+    finds "lung lesions" in every study and none in a healthy one.
+
+    Parameters
+    ----------
+    volume : Volume
+        The source images.
+    segments : Segments
+        Masks (slices, rows, columns) on the volume's grid.
+    models : sequence of 2 ModelIdentity
+        The lung model and the lesion model.
+    """
+    lung_model, lesion_model = models
+    makers = {RIGHT_LUNG: lung_model, LEFT_LUNG: lung_model, LESION: lesion_model}
+    masks = (segments.right_lung, segments.left_lung, segments.lesion)
+    # Stored segment by segment, but indexed with the segment last, as highdicom wants it.
+    stack = np.moveaxis(np.stack([mask.view(np.uint8) for mask in masks]), 0, -1)
+    uid = partial(provenance.derive_uid, volume=volume, models=models)
+    moment = provenance.content_moment(volume)
+    seg = Segmentation(
+        source_images=provenance.source_images(volume),
+        pixel_array=stack.view(_MaskStack),
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            _describe(number, kind, makers[kind], uid(f"tracking {kind.label}"))
+            for number, kind in enumerate(SEGMENT_KINDS, 1)
+        ],
+        series_instance_uid=uid("SEG series"),
+        series_number=provenance.series_number(volume, SERIES_NUMBER_OFFSET),
+        sop_instance_uid=uid("SEG"),
+        instance_number=1,
+        manufacturer=provenance.MANUFACTURER,
+        manufacturer_model_name=provenance.APPLICATION,
+        software_versions=provenance.software_versions(models),  # type: ignore[arg-type]
+        device_serial_number=provenance.device_serial_number(models),
+        content_label="LUNGS_LESIONS",
+        content_description="Right lung, left lung and lung lesions",
+        series_description="CT triage: lungs and lesions, not for clinical use",
+        content_date=moment.date(),
+        content_time=moment.time(),
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    # In place of highdicom's random Dimension Organization UID (PS3.3 C.7.6.17).
+    for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
+        item.DimensionOrganizationUID = uid("SEG dimensions")
+    seg.BodyPartExamined = "CHEST"
+    provenance.finish(seg, volume)
+    return seg
+
+
+def _describe(
+    number: int, kind: SegmentKind, model: ModelIdentity, tracking_uid: str
+) -> SegmentDescription:
+    description = SegmentDescription(
+        segment_number=number,
+        segment_label=kind.label,
+        segmented_property_category=kind.category,
+        segmented_property_type=kind.structure,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name=model.name,
+            family=codes.ARTIFICIAL_INTELLIGENCE,
+            version=model.version,
+            source=provenance.MANUFACTURER,
+            parameters={provenance.WEIGHTS_PARAMETER: model.sha256},
+        ),
+        tracking_uid=tracking_uid,
+        tracking_id=kind.label,
+        display_color=CIELabColor.from_rgb(*kind.rgb),
+    )
+    laterality = [CodedConcept.from_code(kind.laterality)]
+    if kind.structure == codes.LUNG:
+        # PS3.3 table C.8.20-4: the side of an organ modifies its property type.
+        structure = description.SegmentedPropertyTypeCodeSequence[0]
+        structure.SegmentedPropertyTypeModifierCodeSequence = laterality
+    else:
+        # PS3.3 table 10-7: what is found in an organ names the organ as its region.
+        region = CodedConcept.from_code(codes.LUNG)
+        region.AnatomicRegionModifierSequence = laterality
+        description.AnatomicRegionSequence = [region]
+    return description

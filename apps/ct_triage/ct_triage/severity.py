@@ -1,0 +1,127 @@
+"""Severity of viral pneumonia from masks: pure arithmetic, no models and no DICOM.
+
+The score is the larger of the two lungs' lesion shares, as in section 2.2 of "CT-based COVID-19
+Triage" (arXiv 2006.01441); the categories CT-0..CT-4 are the 25 % steps of the same paper's
+introduction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+BoolMask = npt.NDArray[np.bool_]
+
+CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
+DEFAULT_THRESHOLDS_PERCENT = (0.0, 25.0, 50.0, 75.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """The masks of one study, each (slices, rows, columns) on the source grid.
+
+    Lungs hold their lesions; right and left are the patient's and do not overlap.
+    """
+
+    right_lung: BoolMask
+    left_lung: BoolMask
+    lesion: BoolMask
+
+
+@dataclass(frozen=True, slots=True)
+class Involvement:
+    """How much of one lung, or of both, is affected."""
+
+    lung_volume_ml: float
+    lesion_volume_ml: float
+
+    @property
+    def lesion_share_percent(self) -> float:
+        """Lesion volume as a percentage of lung volume; 0 where there is no lung."""
+        if self.lung_volume_ml == 0:
+            return 0.0
+        return 100.0 * self.lesion_volume_ml / self.lung_volume_ml
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was measured in one study."""
+
+    right_lung: Involvement
+    left_lung: Involvement
+    severity_category: str
+
+    @property
+    def both_lungs(self) -> Involvement:
+        """Both lungs taken together."""
+        return Involvement(
+            self.right_lung.lung_volume_ml + self.left_lung.lung_volume_ml,
+            self.right_lung.lesion_volume_ml + self.left_lung.lesion_volume_ml,
+        )
+
+    @property
+    def severity_score_percent(self) -> float:
+        """The larger of the two lungs' lesion shares."""
+        return severity_score_percent(self.right_lung, self.left_lung)
+
+
+def severity_score_percent(right_lung: Involvement, left_lung: Involvement) -> float:
+    """Return the larger of the two lungs' lesion shares, in percent."""
+    return max(right_lung.lesion_share_percent, left_lung.lesion_share_percent)
+
+
+def severity_category(
+    score_percent: float, thresholds_percent: Sequence[float] = DEFAULT_THRESHOLDS_PERCENT
+) -> str:
+    """Return the CT category of a severity score.
+
+    Parameters
+    ----------
+    score_percent : float
+        Severity score in percent of the lung.
+    thresholds_percent : sequence of 4 floats
+        Ascending upper bounds (inclusive) of CT-0, CT-1, CT-2 and CT-3, in percent.
+
+    Returns
+    -------
+    str
+        One of ``CATEGORIES``.
+
+    Raises
+    ------
+    ValueError
+        If the thresholds are not four ascending numbers.
+    """
+    thresholds = list(thresholds_percent)
+    if len(thresholds) != len(CATEGORIES) - 1 or thresholds != sorted(thresholds):
+        raise ValueError(f"severity thresholds must be four ascending numbers, got {thresholds}")
+    return CATEGORIES[int(np.searchsorted(thresholds, score_percent, side="left"))]
+
+
+def assess_severity(
+    segments: Segments,
+    voxel_volume_ml: float,
+    thresholds_percent: Sequence[float] = DEFAULT_THRESHOLDS_PERCENT,
+) -> Findings:
+    """Measure the lungs and their lesions and grade the severity.
+
+    Parameters
+    ----------
+    segments : Segments
+        Masks on the source grid.
+    voxel_volume_ml : float
+        Volume of one voxel of that grid in millilitres.
+    thresholds_percent : sequence of 4 floats
+        Category bounds, see :func:`severity_category`.
+    """
+
+    def involvement(lung: BoolMask) -> Involvement:
+        return Involvement(
+            np.count_nonzero(lung) * voxel_volume_ml,
+            np.count_nonzero(lung & segments.lesion) * voxel_volume_ml,
+        )
+
+    right_lung, left_lung = involvement(segments.right_lung), involvement(segments.left_lung)
+    score = severity_score_percent(right_lung, left_lung)
+    return Findings(right_lung, left_lung, severity_category(score, thresholds_percent))

@@ -1,0 +1,81 @@
+"""Stand-ins for trained networks that make exact geometry testable.
+
+A painted phantom has one Hounsfield value per tissue, and an oracle bundle is a TorchScript file in
+a bundle's layout whose "network" is a threshold on the Hounsfield scale. Whatever the application
+gets wrong in between (order, flips, spacing, affine) then shows as a misplaced mask, to the voxel.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_opening
+from skimage.morphology import remove_small_objects
+
+from tools.phantom import Phantom
+
+HU_WINDOW = (-1000.0, 200.0)
+# Ever denser from outside to inside, so that a blurred border never looks like a third tissue.
+BACKGROUND_HU, LUNG_HU, LESION_HU = -1000, -400, 200
+
+
+class HounsfieldThreshold(torch.nn.Module):
+    """Logits that are positive where a normalised value lies above a bound."""
+
+    def __init__(self, threshold_hu: float) -> None:
+        super().__init__()
+        low, high = HU_WINDOW
+        self.threshold = (threshold_hu - low) / (high - low)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return 4.0 * (image - self.threshold)
+
+
+def write_oracle_bundle(folder: Path, threshold_hu: float) -> Path:
+    """Write ``models/model.ts`` and its hash; the grid is 2 mm like that of the real bundles."""
+    models = folder / "models"
+    models.mkdir(parents=True)
+    config = {"spacing_mm": [2.0, 2.0], "hu_window": HU_WINDOW, "threshold": 0.5, "divisor": 16}
+    metadata = {"name": f"oracle {folder.name}", "version": "1.2.3"}
+    module = torch.jit.script(HounsfieldThreshold(threshold_hu))
+    torch.jit.save(
+        module,
+        str(models / "model.ts"),
+        _extra_files={
+            "inference.json": json.dumps(config).encode(),
+            "metadata.json": json.dumps(metadata).encode(),
+        },
+    )
+    sha256 = hashlib.sha256((models / "model.ts").read_bytes()).hexdigest()
+    (models / "SHA256SUMS").write_text(f"{sha256}  model.ts\n")
+    return folder
+
+
+def write_oracle_models(folder: Path) -> Path:
+    """Write both bundles that the application runs."""
+    write_oracle_bundle(folder / "lung_segmentation", (BACKGROUND_HU + LUNG_HU) / 2)
+    write_oracle_bundle(folder / "lesion_segmentation_2d", (LUNG_HU + LESION_HU) / 2)
+    return folder
+
+
+def painted(phantom: Phantom) -> Phantom:
+    """Replace a phantom's picture by one value per tissue; its truth is what is painted.
+
+    What is thinner than the networks' grid can hold is left out: specks of lung that partial
+    volume cuts off, and the fringes of lesions.
+    """
+    large = remove_small_objects(phantom.right_lung | phantom.left_lung, max_size=1000)
+    phantom = dataclasses.replace(
+        phantom,
+        right_lung=phantom.right_lung & large,
+        left_lung=phantom.left_lung & large,
+        ground_glass=binary_opening(phantom.lesion & large),
+        consolidation=np.zeros_like(large),
+    )
+    hu = np.full(phantom.hu.shape, BACKGROUND_HU, np.int16)
+    hu[phantom.right_lung | phantom.left_lung] = LUNG_HU
+    hu[phantom.lesion] = LESION_HU
+    return dataclasses.replace(phantom, hu=hu)

@@ -1,0 +1,102 @@
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from oracle import HU_WINDOW, write_oracle_bundle
+
+from ct_triage.errors import ModelError
+from ct_triage.network import AxialView, SliceNetwork
+from ct_triage.volume import Volume
+
+SHAPE = (3, 4, 5)
+
+
+def _volume(axes: tuple[int, int, int], signs: tuple[int, int, int]) -> Volume:
+    """A volume whose slice, row and column axes run along the given patient axes."""
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for index_axis, (patient_axis, sign) in enumerate(zip(axes, signs, strict=True)):
+        affine[patient_axis, index_axis] = sign * (index_axis + 1.0)
+    voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+    return Volume(voxels, affine, ())
+
+
+ORIENTATIONS = list(
+    itertools.product(itertools.permutations((0, 1, 2)), itertools.product((1, -1), repeat=3))
+)
+
+
+@pytest.mark.parametrize(("axes", "signs"), ORIENTATIONS)
+def test_view_is_radiological_and_returns_to_the_source(
+    axes: tuple[int, int, int], signs: tuple[int, int, int]
+) -> None:
+    volume = _volume(axes, signs)
+    view = AxialView.of(volume)
+
+    # Slices to the head, rows to the back, columns to the left: all positive in LPS.
+    direction = view.affine[:3, :3] @ np.fliplr(np.eye(3))
+    assert np.allclose(direction, np.diag(view.spacing_mm[::-1]))
+    # Every voxel keeps its place in the patient.
+    for index in ((0, 0, 0), (2, 1, 3)):
+        place = volume.affine @ (*index, 1)
+        on_view = np.rint(np.linalg.inv(view.affine) @ place).astype(int)[:3]
+        assert view.voxels[tuple(on_view)] == volume.voxels[index]
+
+    mask = volume.voxels % 3 == 0
+    assert np.array_equal(view.of_mask(mask), view.voxels % 3 == 0)
+    assert np.array_equal(view.on_source_grid(view.of_mask(mask)), mask)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> SliceNetwork:
+    return SliceNetwork.load(write_oracle_bundle(tmp_path / "oracle", threshold_hu=-400.0))
+
+
+def _axial(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> Volume:
+    affine = np.eye(4)
+    affine[:3, :3] = np.fliplr(np.diag(spacing_mm[::-1]))
+    return Volume(voxels, affine, ())
+
+
+def test_a_bundle_says_how_it_wants_its_input(network: SliceNetwork) -> None:
+    assert network.identity.name == "oracle oracle"
+    assert network.identity.version == "1.2.3"
+    assert network.hu_window == HU_WINDOW
+    assert network.spacing_mm == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("pixel_mm", [2.0, 1.0, 0.7])
+def test_a_square_comes_back_where_it_was(network: SliceNetwork, pixel_mm: float) -> None:
+    n_pixels = round(120 / pixel_mm)
+    truth = np.zeros((11, n_pixels, n_pixels), bool)
+    truth[3:8, n_pixels // 4 : n_pixels // 2, n_pixels // 3 : n_pixels // 2] = True
+    view = AxialView.of(_axial(np.where(truth, 200, -1000).astype(np.int16), (5, *[pixel_mm] * 2)))
+
+    mask = network.mask_on_view(network.probabilities(view), view)
+
+    # Corners are rounded by the 2 mm grid, nothing else may differ.
+    assert np.count_nonzero(mask != truth) <= 0.05 * np.count_nonzero(truth)
+    for axis in range(3):
+        middle = np.arange(truth.shape[axis]) + 0.5
+        others = tuple(a for a in range(3) if a != axis)
+        centre = np.average(middle, weights=mask.sum(others))
+        assert centre == pytest.approx(np.average(middle, weights=truth.sum(others)), abs=0.5)
+
+
+def test_a_region_is_all_that_is_looked_at(network: SliceNetwork) -> None:
+    view = AxialView.of(_axial(np.full((9, 32, 32), 200, np.int16), (2, 2, 2)))
+    probabilities = network.probabilities(view, (slice(2, 5), slice(3, 20), slice(7, 30)))
+    inside = np.zeros((9, 32, 32), bool)
+    inside[2:5, 3:20, 7:30] = True
+    assert np.array_equal(probabilities >= 0.5, inside)
+
+
+def test_a_missing_or_changed_weight_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.ts: not found"):
+        SliceNetwork.load(tmp_path)
+    bundle = write_oracle_bundle(tmp_path / "oracle", threshold_hu=-400.0)
+    with (bundle / "models" / "model.ts").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(ModelError, match="does not match SHA256SUMS"):
+        SliceNetwork.load(bundle)

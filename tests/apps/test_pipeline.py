@@ -1,0 +1,118 @@
+"""The whole way from stored series to written results, with oracle models (see oracle.py)."""
+
+import json
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from oracle import painted
+from pydicom import dcmread
+
+from ct_triage.pipeline import Pipeline
+from tools.phantom import Grid, Phantom, build_phantom, write_dicom_series
+
+SEED = 3
+
+
+def _run(phantom: Phantom, folder: Path, models: Path, **series: bool) -> Path:
+    write_dicom_series(phantom, folder / "study", **series)
+    Pipeline(folder / "study", folder / "out", models).run()
+    return folder / "out"
+
+
+def _segments_on_phantom(out: Path, study: Path, phantom: Phantom) -> dict[int, np.ndarray]:
+    """Masks of seg.dcm by segment number, placed by their own geometry on the phantom's grid."""
+    seg = hd.seg.segread(out / "seg.dcm")
+    uids = [dcmread(f).SOPInstanceUID for f in _in_phantom_order(study, phantom)]
+    frames = seg.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
+    return {n: frames[..., i] > 0 for i, n in enumerate(seg.segment_numbers)}
+
+
+def _in_phantom_order(study: Path, phantom: Phantom) -> list[Path]:
+    def slice_index(file: Path) -> float:
+        position = [*dcmread(file, stop_before_pixels=True).ImagePositionPatient, 1]
+        return float((np.linalg.inv(phantom.grid.affine) @ np.array(position, float))[0])
+
+    return sorted(study.rglob("*.dcm"), key=slice_index)
+
+
+def _centroid_mm(mask: np.ndarray, grid: Grid) -> np.ndarray:
+    return grid.to_patient(np.argwhere(mask).mean(axis=0))
+
+
+def test_masks_come_back_to_the_voxel(
+    covid_phantom: Phantom, oracle_models: Path, tmp_path: Path
+) -> None:
+    """At the networks' own spacing nothing is interpolated, so every voxel must be right."""
+    out = _run(covid_phantom, tmp_path, oracle_models)
+    masks = _segments_on_phantom(out, tmp_path / "study", covid_phantom)
+    lungs = covid_phantom.right_lung | covid_phantom.left_lung
+
+    assert np.array_equal(masks[1] | masks[2], lungs)
+    assert not (masks[1] & masks[2]).any()
+    assert np.count_nonzero(masks[1] ^ covid_phantom.right_lung) <= 0.002 * lungs.sum()
+    # Specks below 0.1 ml, two voxels here, are left out.
+    assert not (masks[3] & ~covid_phantom.lesion).any()
+    assert masks[3].sum() >= 0.99 * covid_phantom.lesion.sum()
+
+    findings = json.loads((out / "result.json").read_text())["findings"]
+    voxel_ml = 0.04
+    for number, side in ((1, "right_lung"), (2, "left_lung")):
+        lung_ml, lesion_ml = masks[number].sum(), (masks[number] & masks[3]).sum()
+        assert findings[side]["lung_volume_ml"] == pytest.approx(lung_ml * voxel_ml, abs=1e-3)
+        assert findings[side]["lesion_volume_ml"] == pytest.approx(lesion_ml * voxel_ml, abs=1e-3)
+
+
+ROTATION = {"rotation_deg": (12.0, -8.0, 10.0)}
+GRIDS = {
+    "head first supine": Grid.axial((40, 144, 144), (8.0, 2.5, 2.5)),
+    "head first prone": Grid.axial((40, 144, 144), (8.0, 2.5, 2.5), "HFP"),
+    "feet first supine": Grid.axial((40, 144, 144), (8.0, 2.5, 2.5), "FFS"),
+    "feet first prone": Grid.axial((40, 144, 144), (8.0, 2.5, 2.5), "FFP"),
+    "pixels twice as high as wide": Grid.axial((40, 100, 200), (8.0, 3.6, 1.8)),
+    "oblique": Grid.axial((48, 160, 160), (8.0, 2.5, 2.5), **ROTATION),
+    "oblique, feet first, not square": Grid.axial(
+        (48, 130, 170), (8.0, 3.0, 2.3), "FFS", **ROTATION
+    ),
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reversed instance numbers"])
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
+def test_segments_are_where_the_phantom_put_them(
+    grid: Grid, reverse: bool, oracle_models: Path, tmp_path: Path
+) -> None:
+    phantom = painted(build_phantom(grid, "covid19", seed=SEED))
+    out = _run(phantom, tmp_path, oracle_models, reverse_instance_numbers=reverse)
+    masks = _segments_on_phantom(out, tmp_path / "study", phantom)
+
+    truth = {1: phantom.right_lung, 2: phantom.left_lung, 3: phantom.lesion}
+    for number, mask in truth.items():
+        offset_mm = _centroid_mm(masks[number], grid) - _centroid_mm(mask, grid)
+        # In index space: along each axis less than one voxel.
+        offset = np.linalg.inv(grid.affine[:3, :3]) @ offset_mm
+        assert np.abs(offset).max() < 1.0, f"segment {number} is off by {offset_mm} mm"
+        overlap = 2 * (masks[number] & mask).sum() / (masks[number].sum() + mask.sum())
+        assert overlap > 0.95
+    assert _centroid_mm(masks[1], grid)[0] < _centroid_mm(masks[2], grid)[0]
+
+
+def test_a_healthy_patient_gets_lungs_and_a_report_without_lesions(
+    oracle_models: Path, tmp_path: Path
+) -> None:
+    grid = Grid.axial((32, 128, 128), (10.0, 3.0, 3.0))
+    out = _run(painted(build_phantom(grid, "normal", seed=1)), tmp_path, oracle_models)
+    findings = json.loads((out / "result.json").read_text())["findings"]
+    assert findings["severity_category"] == "CT-0"
+    assert findings["both_lungs"]["lesion_volume_ml"] == 0.0
+    assert findings["right_lung"]["lung_volume_ml"] > 500
+    assert dcmread(out / "sr.dcm").SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34"
+
+
+def test_a_run_is_repeatable(covid_phantom: Phantom, oracle_models: Path, tmp_path: Path) -> None:
+    first = _run(covid_phantom, tmp_path / "first", oracle_models)
+    second = _run(covid_phantom, tmp_path / "second", oracle_models)
+    for name in ("seg.dcm", "sr.dcm", "result.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    assert sorted(p.name for p in first.iterdir()) == ["result.json", "seg.dcm", "sr.dcm"]

@@ -1,0 +1,236 @@
+"""Series selection and volume reading, on phantom series and on what archives do to them."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import JPEGLSLossless, RLELossless
+
+from ct_triage.errors import BrokenSeriesError, NoSeriesError
+from ct_triage.reading import read_volume
+from ct_triage.series import find_series
+from ct_triage.volume import Volume
+from tools.phantom import Phantom, write_dicom_series
+
+
+@pytest.fixture
+def study(covid_phantom: Phantom, tmp_path: Path) -> Path:
+    write_dicom_series(covid_phantom, tmp_path / "study" / "series")
+    return tmp_path / "study"
+
+
+def _read(folder: Path) -> Volume:
+    return read_volume(find_series(folder))
+
+
+def _edit(study: Path, change: Callable[[int, Dataset], None], every: int = 1) -> None:
+    """Rewrite each n-th file of a study after a change."""
+    for index, file in enumerate(sorted(study.rglob("*.dcm"))):
+        if index % every == 0:
+            dataset = dcmread(file)
+            change(index, dataset)
+            dataset.save_as(file)
+
+
+def _assert_is_phantom(volume: Volume, phantom: Phantom) -> None:
+    """The same HU at the same place in the patient, whichever way the slices are sorted."""
+    index = np.linalg.inv(volume.affine) @ phantom.grid.affine
+    first, last = (index @ (s, 0, 0, 1) for s in (0, phantom.hu.shape[0] - 1))
+    assert np.allclose(sorted([first[0], last[0]]), [0, phantom.hu.shape[0] - 1], atol=1e-3)
+    in_order = phantom.hu if first[0] < last[0] else phantom.hu[::-1]
+    assert np.array_equal(volume.voxels, in_order)
+
+
+def test_the_volume_is_the_phantom(study: Path, covid_phantom: Phantom) -> None:
+    volume = _read(study)
+    _assert_is_phantom(volume, covid_phantom)
+    assert volume.spacing_mm == pytest.approx(covid_phantom.grid.spacing_mm)
+    assert volume.voxel_volume_ml == pytest.approx(0.04)
+    assert volume.notes == ()
+
+
+def test_order_comes_from_positions_alone(covid_phantom: Phantom, tmp_path: Path) -> None:
+    write_dicom_series(
+        covid_phantom, tmp_path, reverse_instance_numbers=True, shuffle_file_names=True
+    )
+    _assert_is_phantom(_read(tmp_path), covid_phantom)
+
+
+def test_other_files_and_series_do_not_disturb(study: Path, covid_phantom: Phantom) -> None:
+    (study / "readme.txt").write_text("not DICOM")
+    (study / "empty.dcm").touch()
+    (study / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    files = sorted((study / "series").glob("*.dcm"))
+    shutil.copytree(study / "series", study / "copy of the same files")
+    for n_kept, name in ((1, "MR"), (5, "LOCALIZER")):
+        (study / name).mkdir()
+        for file in files[:n_kept]:
+            dataset = dcmread(file)
+            if name == "MR":
+                dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+            dataset.ImageType = ["ORIGINAL", "PRIMARY", name]
+            dataset.SOPInstanceUID += ".9"
+            dataset.save_as(study / name / file.name)
+    volume = _read(study)
+    _assert_is_phantom(volume, covid_phantom)
+    assert volume.notes == ("5 localizer images were left out",)
+
+
+def test_thin_slices_are_preferred_and_it_is_said(study: Path, covid_phantom: Phantom) -> None:
+    def thicken(_: int, dataset: Dataset) -> None:
+        dataset.SeriesInstanceUID += ".1"
+        dataset.SOPInstanceUID += ".1"
+
+    shutil.copytree(study / "series", study / "thick")
+    for file in sorted((study / "thick").glob("*.dcm"))[1::2]:
+        file.unlink()
+    _edit(study / "thick", thicken)
+    volume = _read(study)
+    _assert_is_phantom(volume, covid_phantom)
+    assert "was chosen among 2 usable CT series" in volume.notes[0]
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless], ids=["RLE", "JPEG-LS"])
+def test_compressed_series(study: Path, covid_phantom: Phantom, syntax: str) -> None:
+    _edit(study, lambda _, dataset: dataset.compress(syntax, generate_instance_uid=False))
+    _assert_is_phantom(_read(study), covid_phantom)
+
+
+def test_rescale_is_per_slice(study: Path, covid_phantom: Phantom) -> None:
+    def rescale(index: int, dataset: Dataset) -> None:
+        intercept = -1024 - 10 * index
+        stored = dataset.pixel_array + (int(dataset.RescaleIntercept) - intercept)
+        dataset.PixelData = stored.astype(np.uint16).tobytes()
+        dataset.PixelRepresentation = 0
+        dataset.RescaleIntercept = intercept
+
+    _edit(study, rescale)
+    _assert_is_phantom(_read(study), covid_phantom)
+
+
+def test_padding_becomes_air(study: Path) -> None:
+    def pad(_: int, dataset: Dataset) -> None:
+        stored = dataset.pixel_array.astype(np.int16)
+        stored[:5] = -2000
+        dataset.PixelData = stored.tobytes()
+        dataset.PixelRepresentation = 1
+        dataset.add_new("PixelPaddingValue", "SS", -2000)
+
+    _edit(study, pad)
+    volume = _read(study)
+    assert (volume.voxels[:, :5] == -1024).all()
+
+
+def test_uuid_text_as_uids_is_kept_to_the_letter(study: Path) -> None:
+    uid = "7f1c0f0e-29f5-4f7e-8a4b-0d7b5a3a9b11"
+
+    def replace(_: int, dataset: Dataset) -> None:
+        dataset.SeriesInstanceUID = uid
+
+    with pytest.warns(UserWarning, match="Invalid value for VR UI"):
+        _edit(study, replace)
+    assert find_series(study).uid == uid
+    assert _read(study).headers[0].SeriesInstanceUID == uid
+
+
+def test_a_frame_of_reference_is_derived_and_it_is_said(study: Path) -> None:
+    def forget(_: int, dataset: Dataset) -> None:
+        del dataset.FrameOfReferenceUID
+
+    _edit(study, forget)
+    first, second = _read(study), _read(study)
+    assert first.headers[0].FrameOfReferenceUID == second.headers[-1].FrameOfReferenceUID
+    assert "no Frame of Reference UID" in first.notes[0]
+
+
+def test_gantry_tilt_is_a_sheared_grid(study: Path) -> None:
+    def tilt(index: int, dataset: Dataset) -> None:
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y + 0.5 * index, z]
+
+    _edit(study, tilt)
+    volume = _read(study)
+    assert abs(volume.affine[1, 0]) == pytest.approx(0.5)
+    assert volume.voxel_volume_ml == pytest.approx(0.04)
+    assert "gantry tilt" in volume.notes[0]
+
+
+# Each refusal names the series or file, what is wrong and what to do.
+
+
+def test_no_dicom(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(NoSeriesError, match=f"{tmp_path}: no DICOM files"):
+        find_series(tmp_path)
+
+
+def test_no_ct(study: Path) -> None:
+    def to_mr(_: int, dataset: Dataset) -> None:
+        dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+
+    _edit(study, to_mr)
+    with pytest.raises(NoSeriesError, match="none of the 32 DICOM files is a CT image"):
+        find_series(study)
+
+
+def test_too_few_slices(study: Path) -> None:
+    for file in sorted(study.rglob("*.dcm"))[9:]:
+        file.unlink()
+    with pytest.raises(NoSeriesError, match="has 9 slices with a position, at least 10"):
+        find_series(study)
+
+
+def test_missing_slices(study: Path) -> None:
+    for file in sorted(study.rglob("*.dcm"))[10:12]:
+        file.unlink()
+    with pytest.raises(BrokenSeriesError, match=r"series 2 .*: 2 slices are missing"):
+        _read(study)
+
+
+def test_doubled_positions(study: Path) -> None:
+    for file in sorted(study.rglob("*.dcm")):
+        dataset = dcmread(file)
+        dataset.SOPInstanceUID += ".2"
+        dataset.save_as(file.with_suffix(".phase2.dcm"))
+    with pytest.raises(BrokenSeriesError, match="32 slice positions occur more than once"):
+        _read(study)
+
+
+def test_uneven_spacing(study: Path) -> None:
+    def stretch(index: int, dataset: Dataset) -> None:
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, z - 0.1 * index**2]
+
+    _edit(study, stretch)
+    with pytest.raises(BrokenSeriesError, match="slice spacing varies"):
+        _read(study)
+
+
+def test_mixed_matrix(study: Path) -> None:
+    def crop(_: int, dataset: Dataset) -> None:
+        dataset.PixelData = dataset.pixel_array[:100].tobytes()
+        dataset.Rows = 100
+
+    _edit(study, crop, every=2)
+    with pytest.raises(BrokenSeriesError, match="another matrix"):
+        _read(study)
+
+
+def test_truncated_file(study: Path) -> None:
+    file = sorted(study.rglob("*.dcm"))[7]
+    file.write_bytes(file.read_bytes()[:-5000])
+    with pytest.raises(BrokenSeriesError, match=f"{file.name}: the pixels cannot be decoded"):
+        _read(study)
+
+
+def test_no_hounsfield_scale(study: Path) -> None:
+    def forget(_: int, dataset: Dataset) -> None:
+        del dataset.RescaleSlope, dataset.RescaleIntercept
+
+    _edit(study, forget)
+    with pytest.raises(BrokenSeriesError, match="Rescale Slope and Intercept are missing"):
+        _read(study)
