@@ -1,6 +1,7 @@
 """Run the chest CT triage application: ``python apps/ct_triage -i STUDY -o OUT``."""
 
 import argparse
+import json
 import logging
 import os
 import resource
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     from ct_triage.application import CTTriageApp
     from ct_triage.errors import TriageError
     from ct_triage.pipeline import Pipeline
+    from ct_triage.results import RESULT_FILE, summarise
 
     app = CTTriageApp(Pipeline(arguments.input, arguments.output, arguments.model))
     app.run()
@@ -38,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         logging.getLogger("ct_triage").debug("traceback", exc_info=app.failure)
         return TriageError.exit_code
+    print(summarise(json.loads((arguments.output / RESULT_FILE).read_text())))
+    print(f"results     {', '.join(str(file) for file in app.files)}")
     return 0
 
 

@@ -241,10 +241,9 @@ def test_orientations_may_differ_in_the_last_digits(write: Callable[[Dataset], P
 
 def test_no_array_is_made_that_is_wider_than_the_masks() -> None:
     """The segmentation must not be what decides how much memory a study takes."""
-    small = small_study()
-    headers = tuple(Dataset(header) for header in small.volume.headers)
-    for header in headers:
-        header.Rows = header.Columns = 512
+    small_study().seg()  # highdicom loads its dictionaries at the first call
+    small = small_study(Rows=512, Columns=512)
+    headers = small.volume.headers
     shape = (len(headers), 512, 512)
     lung = np.zeros(shape, dtype=bool)
     lung[:, 100:400, 100:400] = True

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from monai.deploy.conditions import CountCondition
@@ -16,8 +17,8 @@ logger = logging.getLogger(__name__)
 class StepOperator(Operator):
     """Run one step: its parameters are the input ports, its result the only output port.
 
-    ``on_end`` is called with the step's name and, if it failed, the exception. In that case
-    nothing is emitted, so no later step starts and the application ends.
+    ``on_end`` is called with the step's name and its result, or the exception. In the latter
+    case nothing is emitted, so no later step starts and the application ends.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class StepOperator(Operator):
         *conditions: CountCondition,
         name: str,
         step: Callable[..., Any],
-        on_end: Callable[[str, Exception | None], None],
+        on_end: Callable[[str, Any], None],
     ) -> None:
         self.step = step
         self.inputs = parameters_of(step)
@@ -49,7 +50,7 @@ class StepOperator(Operator):
         except Exception as error:
             self.on_end(self.name, error)
             return
-        self.on_end(self.name, None)
+        self.on_end(self.name, result)
         logger.info("%-9s %6.2f s", self.name, time.perf_counter() - start)
         op_output.emit(result, self.name)
 
@@ -64,12 +65,15 @@ class CTTriageApp(Application):
 
     Attributes
     ----------
+    files : tuple of Path
+        The results, in the end.
     failure : Exception or None
         Why the run ended early; None once every step has run.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
+        self.files: tuple[Path, ...] = ()
         self.failure: Exception | None = RuntimeError("the application was not run")
         super().__init__()
 
@@ -87,7 +91,9 @@ class CTTriageApp(Application):
             operators[name] = operator
         self._last_step = name
 
-    def _end(self, step: str, error: Exception | None) -> None:
+    def _end(self, step: str, result: Any) -> None:
         # The scheduler ends quietly when a step never starts: only the last one clears the way.
-        if error is not None or step == self._last_step:
-            self.failure = error
+        if isinstance(result, Exception):
+            self.failure = result
+        elif step == self._last_step:
+            self.files, self.failure = result, None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from highdicom.seg import Segmentation
 from pydicom.dataset import Dataset
 
 from ct_triage.lesions import segment_lesions
@@ -105,14 +106,16 @@ class Pipeline:
     def _assess_severity(self, volume: Volume, segments: Segments) -> Findings:
         return assess_severity(segments, volume.voxel_volume_ml)
 
-    def _build_seg(self, volume: Volume, segments: Segments, networks: Networks) -> Dataset:
+    def _build_seg(
+        self, volume: Volume, segments: Segments, networks: Networks
+    ) -> Segmentation:
         return build_seg(volume, segments, networks.identities)
 
     def _build_report(
         self,
         volume: Volume,
         segments: Segments,
-        seg: Dataset,
+        seg: Segmentation,
         findings: Findings,
         networks: Networks,
     ) -> Dataset:

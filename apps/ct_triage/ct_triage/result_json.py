@@ -43,7 +43,7 @@ def build_result(
         "source": {
             "study_instance_uid": str(first.StudyInstanceUID),
             "series_instance_uid": str(first.SeriesInstanceUID),
-            "sop_instance_uids": [str(header.SOPInstanceUID) for header in volume.headers],
+            "instances": len(volume.headers),
         },
         "findings": {
             "right_lung": involvement_numbers(findings.right_lung),

@@ -41,3 +41,21 @@ def write_results(
     except OSError as error:
         raise OutputError(f"{folder}: cannot write the results ({error.strerror})") from error
     return tuple(folder / name for name in names)
+
+
+def summarise(result: dict[str, Any]) -> str:
+    """Return the findings of a ``result.json`` as a small table for people."""
+    findings = result["findings"]
+    lines = [f"{'':<11} {'lung ml':>8} {'lesion ml':>10} {'share %':>8}"]
+    for key in ("right_lung", "left_lung", "both_lungs"):
+        lung = findings[key]
+        lines.append(
+            f"{key.replace('_', ' '):<11} {lung['lung_volume_ml']:>8.0f}"
+            f" {lung['lesion_volume_ml']:>10.1f} {lung['lesion_share_percent']:>8.1f}"
+        )
+    lines.append(
+        f"severity    {findings['severity_category']}"
+        f" (larger share of the two lungs: {findings['severity_score_percent']:.1f} %)"
+    )
+    lines += [f"note        {note}" for note in result["notes"]]
+    return "\n".join(lines)
