@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import sys
+import warnings
 from pathlib import Path
 
 REPOSITORY_BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -17,8 +18,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the application and return its exit code (see ``ct_triage.errors``)."""
     arguments = _parse(argv)
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
-    # Only what this application says: libraries log identifiers of the patient's images.
+    # Only what this application says: libraries quote the values they complain of, and those can
+    # be a patient's.
     logging.getLogger("ct_triage").setLevel(arguments.log_level)
+    for library in ("pydicom", "highdicom"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")
     _prepare_holoscan()
     # Holoscan and torch take seconds to import; --help and a wrong option must not.
     from ct_triage.application import CTTriageApp

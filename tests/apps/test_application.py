@@ -50,6 +50,22 @@ def test_a_good_run_prints_the_findings(study: Path, oracle_models: Path, tmp_pa
     assert dcmread(tmp_path / "out" / "seg.dcm").PatientID == "SECRET-MARKER"
 
 
+def test_a_name_that_breaks_the_rules_stays_out_of_the_log(
+    study: Path, oracle_models: Path, tmp_path: Path
+) -> None:
+    for file in study.glob("*.dcm"):
+        # Longer than PN allows, an impossible birth date: both make DICOM libraries complain.
+        dataset = dcmread(file)
+        dataset.add_new("PatientName", "PN", "Phantom^Case")
+        dataset.add_new("PatientBirthDate", "DA", "19700101")
+        dataset.save_as(file)
+        stored = file.read_bytes().replace(b"Phantom^Case", b"M\\ARKER^NAME")
+        file.write_bytes(stored.replace(b"19700101", b"MARKER77"))
+    done = _run("-i", study, "-o", tmp_path / "out", "-m", oracle_models, "-l", "debug")
+    assert "MARKER" not in done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+
+
 def test_paths_come_from_the_platform_too(study: Path, oracle_models: Path, tmp_path: Path) -> None:
     done = _run(
         HOLOSCAN_INPUT_PATH=study,

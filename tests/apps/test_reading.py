@@ -125,14 +125,14 @@ def test_padding_becomes_air(study: Path) -> None:
     assert (volume.voxels[:, :5] == -1024).all()
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_uuid_text_as_uids_is_kept_to_the_letter(study: Path) -> None:
     uid = "7f1c0f0e-29f5-4f7e-8a4b-0d7b5a3a9b11"
 
     def replace(_: int, dataset: Dataset) -> None:
         dataset.SeriesInstanceUID = uid
 
-    with pytest.warns(UserWarning, match="Invalid value for VR UI"):
-        _edit(study, replace)
+    _edit(study, replace)
     assert find_series(study).uid == uid
     assert _read(study).headers[0].SeriesInstanceUID == uid
 
@@ -224,6 +224,15 @@ def test_truncated_file(study: Path) -> None:
     file = sorted(study.rglob("*.dcm"))[7]
     file.write_bytes(file.read_bytes()[:-5000])
     with pytest.raises(BrokenSeriesError, match=f"{file.name}: the pixels cannot be decoded"):
+        _read(study)
+
+
+def test_unreadable_position(study: Path) -> None:
+    file = sorted(study.rglob("*.dcm"))[7]
+    place = str(dcmread(file).ImagePositionPatient[2]).encode()
+    file.write_bytes(file.read_bytes().replace(place, b"x" * len(place)))
+    assert find_series(study).notes == ("1 images without a readable position were left out",)
+    with pytest.raises(BrokenSeriesError, match="1 slices are missing"):
         _read(study)
 
 

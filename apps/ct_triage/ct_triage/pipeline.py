@@ -106,9 +106,7 @@ class Pipeline:
     def _assess_severity(self, volume: Volume, segments: Segments) -> Findings:
         return assess_severity(segments, volume.voxel_volume_ml)
 
-    def _build_seg(
-        self, volume: Volume, segments: Segments, networks: Networks
-    ) -> Segmentation:
+    def _build_seg(self, volume: Volume, segments: Segments, networks: Networks) -> Segmentation:
         return build_seg(volume, segments, networks.identities)
 
     def _build_report(

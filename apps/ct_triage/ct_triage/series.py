@@ -23,13 +23,14 @@ MIN_SLICES = 10
 MIN_COVERAGE_MM = 100.0
 # Within a third of a turn of the patient's long axis a slice still shows both lungs.
 MIN_AXIAL_COSINE = 0.8
-GEOMETRY_KEYWORDS = (
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-)
+# How many numbers each attribute must have to place a slice in the patient.
+GEOMETRY = {
+    "ImagePositionPatient": 3,
+    "ImageOrientationPatient": 6,
+    "PixelSpacing": 2,
+    "Rows": 1,
+    "Columns": 1,
+}
 CHEST_WORDS = re.compile(r"chest|thor|lung|pulmo|covid|грудн|легк", re.IGNORECASE)
 OTHER_BODY_WORDS = re.compile(r"head|brain|skull|neck|spine|pelvis|leg|knee|foot", re.IGNORECASE)
 
@@ -147,12 +148,14 @@ def _read_header(file: Path) -> Dataset | None:
 def _as_series(uid: str, instances: list[tuple[Path, Dataset]]) -> tuple[Series, str]:
     """Drop what is no slice, and say why the rest cannot be used, or ''."""
     slices = [(f, h) for f, h in instances if "LOCALIZER" not in h.get("ImageType", [])]
-    placed = [(f, h) for f, h in slices if all(h.get(word) for word in GEOMETRY_KEYWORDS)]
+    placed = [(f, h) for f, h in slices if _has_geometry(h)]
     notes = []
     if len(slices) < len(instances):
         notes.append(f"{len(instances) - len(slices)} localizer images were left out")
     if len(placed) < len(slices):
-        notes.append(f"{len(slices) - len(placed)} images without a position were left out")
+        notes.append(
+            f"{len(slices) - len(placed)} images without a readable position were left out"
+        )
     series = Series(uid, tuple(f for f, _ in placed), tuple(h for _, h in placed), tuple(notes))
     if len(placed) < MIN_SLICES:
         return series, (
@@ -167,6 +170,16 @@ def _as_series(uid: str, instances: list[tuple[Path, Dataset]]) -> tuple[Series,
             " are needed"
         )
     return series, ""
+
+
+def _has_geometry(header: Dataset) -> bool:
+    try:
+        return all(
+            np.asarray(header[keyword].value, dtype=float).size == count
+            for keyword, count in GEOMETRY.items()
+        )
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _preference(series: Series) -> tuple[float, ...]:
