@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_opening
+from scipy.ndimage import binary_dilation, binary_opening
 from skimage.morphology import remove_small_objects
 
 from tools.phantom import Phantom
 
-HU_WINDOW = (-1000.0, 200.0)
+HU_WINDOW = (-1000.0, 600.0)
 # Ever denser from outside to inside, so that a blurred border never looks like a third tissue.
-BACKGROUND_HU, LUNG_HU, LESION_HU = -1000, -400, 200
+AIR_HU, BODY_HU, LUNG_HU, LESION_HU = -1000, -400, 0, 400
 
 
 class HounsfieldThreshold(torch.nn.Module):
@@ -56,7 +56,7 @@ def write_oracle_bundle(folder: Path, threshold_hu: float) -> Path:
 
 def write_oracle_models(folder: Path) -> Path:
     """Write both bundles that the application runs."""
-    write_oracle_bundle(folder / "lung_segmentation", (BACKGROUND_HU + LUNG_HU) / 2)
+    write_oracle_bundle(folder / "lung_segmentation", (BODY_HU + LUNG_HU) / 2)
     write_oracle_bundle(folder / "lesion_segmentation_2d", (LUNG_HU + LESION_HU) / 2)
     return folder
 
@@ -75,7 +75,10 @@ def painted(phantom: Phantom) -> Phantom:
         ground_glass=binary_opening(phantom.lesion & large),
         consolidation=np.zeros_like(large),
     )
-    hu = np.full(phantom.hu.shape, BACKGROUND_HU, np.int16)
-    hu[phantom.right_lung | phantom.left_lung] = LUNG_HU
+    lungs = phantom.right_lung | phantom.left_lung
+    # Airways beside a lung are painted as body: only the body borders on the lungs.
+    body = (phantom.hu > -500) | binary_dilation(lungs, iterations=3)
+    hu = np.where(body, BODY_HU, AIR_HU).astype(np.int16)
+    hu[lungs] = LUNG_HU
     hu[phantom.lesion] = LESION_HU
     return dataclasses.replace(phantom, hu=hu)

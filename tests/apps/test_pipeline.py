@@ -1,12 +1,13 @@
 """The whole way from stored series to written results, with oracle models (see oracle.py)."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import pytest
-from oracle import painted
+from oracle import BODY_HU, painted
 from pydicom import dcmread
 
 from ct_triage.pipeline import Pipeline
@@ -108,6 +109,21 @@ def test_a_healthy_patient_gets_lungs_and_a_report_without_lesions(
     assert findings["both_lungs"]["lesion_volume_ml"] == 0.0
     assert findings["right_lung"]["lung_volume_ml"] > 500
     assert dcmread(out / "sr.dcm").SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34"
+
+
+@pytest.mark.parametrize("side", ["right_lung", "left_lung"])
+def test_a_lone_lung_is_not_cut_in_two(
+    covid_phantom: Phantom, side: str, oracle_models: Path, tmp_path: Path
+) -> None:
+    """After the removal of a lung the clusters would divide the other one."""
+    removed = covid_phantom.right_lung if side == "left_lung" else covid_phantom.left_lung
+    hu = np.where(removed, BODY_HU, covid_phantom.hu).astype(np.int16)
+    out = _run(dataclasses.replace(covid_phantom, hu=hu), tmp_path, oracle_models)
+    findings = json.loads((out / "result.json").read_text())["findings"]
+    volume_ml = getattr(covid_phantom, side).sum() * covid_phantom.grid.voxel_volume_mm3 / 1000
+    assert findings[side]["lung_volume_ml"] == pytest.approx(volume_ml, rel=0.01)
+    other = {"right_lung": "left_lung", "left_lung": "right_lung"}[side]
+    assert findings[other]["lung_volume_ml"] == 0.0
 
 
 def test_a_run_is_repeatable(covid_phantom: Phantom, oracle_models: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import JPEGLSLossless, RLELossless
+from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
 
 from ct_triage.errors import BrokenSeriesError, NoSeriesError
 from ct_triage.reading import read_volume
@@ -34,6 +34,10 @@ def _edit(study: Path, change: Callable[[int, Dataset], None], every: int = 1) -
             dataset = dcmread(file)
             change(index, dataset)
             dataset.save_as(file)
+
+
+def _other(uid: str) -> str:
+    return generate_uid(entropy_srcs=[uid])
 
 
 def _assert_is_phantom(volume: Volume, phantom: Phantom) -> None:
@@ -73,7 +77,7 @@ def test_other_files_and_series_do_not_disturb(study: Path, covid_phantom: Phant
             if name == "MR":
                 dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
             dataset.ImageType = ["ORIGINAL", "PRIMARY", name]
-            dataset.SOPInstanceUID += ".9"
+            dataset.SOPInstanceUID = _other(dataset.SOPInstanceUID)
             dataset.save_as(study / name / file.name)
     volume = _read(study)
     _assert_is_phantom(volume, covid_phantom)
@@ -82,8 +86,8 @@ def test_other_files_and_series_do_not_disturb(study: Path, covid_phantom: Phant
 
 def test_thin_slices_are_preferred_and_it_is_said(study: Path, covid_phantom: Phantom) -> None:
     def thicken(_: int, dataset: Dataset) -> None:
-        dataset.SeriesInstanceUID += ".1"
-        dataset.SOPInstanceUID += ".1"
+        dataset.SeriesInstanceUID = _other(dataset.SeriesInstanceUID)
+        dataset.SOPInstanceUID = _other(dataset.SOPInstanceUID)
 
     shutil.copytree(study / "series", study / "thick")
     for file in sorted((study / "thick").glob("*.dcm"))[1::2]:
@@ -194,7 +198,7 @@ def test_missing_slices(study: Path) -> None:
 def test_doubled_positions(study: Path) -> None:
     for file in sorted(study.rglob("*.dcm")):
         dataset = dcmread(file)
-        dataset.SOPInstanceUID += ".2"
+        dataset.SOPInstanceUID = _other(dataset.SOPInstanceUID)
         dataset.save_as(file.with_suffix(".phase2.dcm"))
     with pytest.raises(BrokenSeriesError, match="32 slice positions occur more than once"):
         _read(study)

@@ -55,6 +55,8 @@ def draw_overlay(
     masks = {number: view.of_mask(mask) for number, mask in segments.items()}
     everything: npt.NDArray[np.bool_] = np.logical_or.reduce(list(masks.values()))
     filled = np.flatnonzero(everything.any(axis=(1, 2)))
+    if not len(filled):
+        filled = np.arange(len(everything))
     slices = np.linspace(filled[0], filled[-1], n_axial + 2)[1:-1].round().astype(int)[::-1]
     of_interest = masks.get(3, everything)
     coronal = int(np.argmax(of_interest.sum(axis=(0, 2))))

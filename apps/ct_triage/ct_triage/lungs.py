@@ -26,6 +26,10 @@ KMEANS_ITERATIONS = 20
 KMEANS_POINTS = 20_000
 # Lung tissue in one piece belongs to the side that holds this share of it.
 WHOLE_PIECE_SHARE = 0.9
+# A pair of lungs has its two centres farther apart, and less lung in its middle tenth.
+ONE_LUNG_MM = 90.0
+ONE_LUNG_MIDDLE_SHARE = 0.09
+TISSUE_HU = -500
 # Thin bridges between the lungs (the anterior junction) are at most twice this wide, in voxels.
 BRIDGE_RADIUS_VOXELS = 1
 
@@ -65,7 +69,7 @@ def _sides(lungs: BoolMask, view: AxialView) -> npt.NDArray[np.uint8]:
 
     k-means with two clusters divides space by a plane (the paper's step 2). Where the lungs
     reach across that plane, behind the sternum or the heart, a piece that lies almost wholly on
-    one side keeps its side.
+    one side keeps its side. A lone lung is named by its side of the body.
     """
     index_to_mm = view.affine[:3, :3] * (np.array(view.voxels.shape) / lungs.shape)
     points = np.argwhere(lungs)
@@ -77,6 +81,9 @@ def _sides(lungs: BoolMask, view: AxialView) -> npt.NDArray[np.uint8]:
     start = np.array([[lower, *centre_mm[1:]], [upper, *centre_mm[1:]]])
     centres, _ = kmeans2(sample_mm, start, iter=KMEANS_ITERATIONS, minit="matrix")
     right_mm, left_mm = centres[np.argsort(centres[:, 0])]
+    if _is_one_lung(sample_mm[:, 0], left_mm[0] - right_mm[0]):
+        side = RIGHT if centre_mm[0] < _body_centre_x_mm(view) else LEFT
+        return np.full(lungs.shape, side, np.uint8)
 
     # Nearer to the left centre: a linear function of the index, evaluated axis by axis.
     toward_left = (left_mm - right_mm) @ index_to_mm
@@ -93,6 +100,22 @@ def _sides(lungs: BoolMask, view: AxialView) -> npt.NDArray[np.uint8]:
     side_of_core[0] = 0
     whole = expand_labels(side_of_core[cores], distance=BRIDGE_RADIUS_VOXELS + 1)
     return np.where(lungs & (whole > 0), whole, sides)
+
+
+def _is_one_lung(x_mm: npt.NDArray[np.float64], distance_mm: float) -> bool:
+    """Tell a lone lung, cut in two by the clusters, from a pair with the mediastinum between.
+
+    Two lungs' centres are far apart, and little lung lies half way between their outer borders.
+    """
+    low, high = np.quantile(x_mm, [0.001, 0.999])
+    in_the_middle = np.abs(x_mm - (low + high) / 2) < 0.05 * (high - low)
+    return distance_mm < ONE_LUNG_MM and bool(in_the_middle.mean() > ONE_LUNG_MIDDLE_SHARE)
+
+
+def _body_centre_x_mm(view: AxialView) -> float:
+    """Centre of the body along the patient's x axis, in mm from the view's first corner."""
+    tissue = np.argwhere(view.voxels[::4, ::4, ::4] > TISSUE_HU) * 4
+    return float((tissue @ view.affine[0, :3]).mean())
 
 
 def _resize_nearest(mask: BoolMask, shape: tuple[int, ...]) -> BoolMask:
