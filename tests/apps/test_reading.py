@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
+from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless, RLELossless, generate_uid
 
 from ct_triage.errors import BrokenSeriesError, NoSeriesError
 from ct_triage.reading import read_volume
@@ -178,6 +178,15 @@ def test_no_ct(study: Path) -> None:
 
     _edit(study, to_mr)
     with pytest.raises(NoSeriesError, match="none of the 32 DICOM files is a CT image"):
+        find_series(study)
+
+
+def test_multi_frame_ct_is_refused_by_name(study: Path) -> None:
+    def to_enhanced(_: int, dataset: Dataset) -> None:
+        dataset.SOPClassUID = EnhancedCTImageStorage
+
+    _edit(study, to_enhanced)
+    with pytest.raises(NoSeriesError, match=r"CT0001\.dcm is a multi-frame CT; convert it"):
         find_series(study)
 
 

@@ -58,11 +58,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    for name in ("slices", "matrix"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be a positive integer, got {getattr(options, name)}")
     # 310 mm from the neck to the recesses and 400 mm across hold nearly every patient.
     spacing = options.spacing or (
-        310 / max(options.slices, 1),
-        *(400 / max(options.matrix, 1),) * 2,
+        310 / options.slices,
+        *(400 / options.matrix,) * 2,
     )
     try:
         grid = Grid.axial(

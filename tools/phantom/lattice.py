@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,8 @@ class Lattice:
     def shape(self) -> tuple[int, int, int]:
         """Number of points along z, y and x."""
         nx, ny, nz = (
-            int(np.floor((h - lo) / self.step)) + 1 for lo, h in zip(self.low, self.high)
+            int(np.floor((h - lo) / self.step)) + 1
+            for lo, h in zip(self.low, self.high, strict=True)
         )
         return nz, ny, nx
 
@@ -52,11 +53,17 @@ class Lattice:
     def noise(self, rng: np.random.Generator, correlation_mm: float) -> Array:
         """Return a Gaussian random field of unit variance and the given correlation length."""
         white = rng.standard_normal(self.shape, dtype=np.float32)
-        field = ndimage.gaussian_filter(white, correlation_mm / self.step, mode="nearest")
+        field = ndimage.gaussian_filter(
+            white, correlation_mm / self.step, mode="nearest", truncate=3
+        )
         return field / field.std()
 
     def unite(
-        self, field: Array, box: Sequence[Sequence[float]], shape: Field, fillet: float = 0.0
+        self,
+        field: Array,
+        box: tuple[NDArray[np.float64], NDArray[np.float64]],
+        shape: Field,
+        fillet: float = 0.0,
     ) -> None:
         """Unite `field` in place with a shape, evaluated only in the box (low, high) in mm."""
         cut = []

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from .anatomy import CHEST_LATTICE, SIDES, Patient
+from .anatomy import Patient
+from .build import CHEST_LATTICE, SIDES
 from .shapes import Array, Capsules
 
 DISEASES = ("covid19", "bacterial", "nodules", "normal")
@@ -84,9 +85,7 @@ def draw_disease(patient: Patient, name: str, seed: int, severity: float | None)
     return disease
 
 
-def _covid19(
-    disease: Disease, patient: Patient, rng: np.random.Generator, severity: float
-) -> None:
+def _covid19(disease: Disease, patient: Patient, rng: np.random.Generator, severity: float) -> None:
     """Peripheral, basal, posterior and bilateral ground glass with some consolidation."""
     lattice = CHEST_LATTICE
     _, y, z = lattice.points
@@ -158,10 +157,15 @@ def _bacterial(
     texture = lattice.noise(rng, 10.0) + np.float32(0.5) * lattice.noise(rng, 4.5)
     halo = np.float32(3.5) + np.float32(3.0) * lattice.noise(rng, 9.0)
     first_side = lobes[order[0]][0]
+    size = np.float32(rng.uniform(18, 55))
+    depth = np.maximum(-np.maximum(patient.cavity, patient.diaphragm), 0)
+    layer = size * np.clip((y + 5) / 85, 0, 1) ** 2 * np.clip((20 - z) / 120, 0, 1)
+    disease.effusion = np.where(_half(patient, first_side), depth - layer, disease.effusion)
     for index in order:
         side, lobe = lobes[index]
         region = np.maximum(lobe + 1, patient.lungs[side])
-        inside = region < 0
+        # The effusion drowns what lies in it, so it does not count.
+        inside = (region < 0) & (disease.effusion > 0)
         room = int(inside.sum())
         if wanted <= 0 or not room:
             continue
@@ -177,10 +181,6 @@ def _bacterial(
         half = _half(patient, side)
         disease.opacity = np.where(half, np.minimum(disease.opacity, opacity), disease.opacity)
         disease.solid = np.where(half, np.minimum(disease.solid, solid), disease.solid)
-    size = np.float32(rng.uniform(18, 55))
-    depth = np.maximum(-np.maximum(patient.cavity, patient.diaphragm), 0)
-    layer = size * np.clip((y + 5) / 85, 0, 1) ** 2 * np.clip((20 - z) / 120, 0, 1)
-    disease.effusion = np.where(_half(patient, first_side), depth - layer, disease.effusion)
 
 
 def _nodules(patient: Patient, rng: np.random.Generator) -> Capsules:

@@ -7,12 +7,13 @@ against each other, so that an axis-aligned grid costs three vectors instead of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float32]
+FloatSequence = Sequence[float] | NDArray[np.float64]
 FAR = np.float32(1e3)
 
 
@@ -25,13 +26,13 @@ def superellipse(x: Array, y: Array, half_x: Array, half_y: Array, power: float)
     return radius - radius / np.maximum(level, np.float32(1e-6))
 
 
-def ellipsoid(
-    x: Array, y: Array, z: Array, centre: Sequence[float], half: Sequence[float]
-) -> Array:
+def ellipsoid(x: Array, y: Array, z: Array, centre: FloatSequence, half: FloatSequence) -> Array:
     """First-order distance to an ellipsoid with axes along x, y and z."""
-    u = [(p - np.float32(c)) / np.float32(h) for p, c, h in zip((x, y, z), centre, half)]
+    u = [
+        (p - np.float32(c)) / np.float32(h) for p, c, h in zip((x, y, z), centre, half, strict=True)
+    ]
     level = np.sqrt(u[0] ** 2 + u[1] ** 2 + u[2] ** 2)
-    slope = np.sqrt(sum((p / np.float32(h)) ** 2 for p, h in zip(u, half)))
+    slope = np.sqrt(sum((p / np.float32(h)) ** 2 for p, h in zip(u, half, strict=True)))
     return level * (level - 1) / np.maximum(slope, np.float32(1e-3))
 
 
@@ -92,6 +93,10 @@ class Capsules:
             np.concatenate([p.scale for p in parts]),
         )
 
+    def moved(self, shift: NDArray[np.float64]) -> Capsules:
+        """Return them moved by (3,) mm."""
+        return replace(self, start=self.start + shift, end=self.end + shift)
+
     def thicker(self, radius: float) -> Capsules:
         """Return those whose far end's radius is at least `radius` mm."""
         keep = self.end_radius >= radius
@@ -119,11 +124,11 @@ class Capsules:
         step = self.end[i] * scale - a
         length2 = max(float(step @ step), 1e-9)
         px, py, pz = (
-            p * np.float32(s) - np.float32(c) for p, s, c in zip((x, y, z), scale, a)
+            p * np.float32(s) - np.float32(c) for p, s, c in zip((x, y, z), scale, a, strict=True)
         )
         tx, ty, tz = (np.float32(s / length2) for s in step)
         t = np.clip(px * tx + py * ty + pz * tz, 0, 1)
-        dx, dy, dz = (p - t * np.float32(s) for p, s in zip((px, py, pz), step))
+        dx, dy, dz = (p - t * np.float32(s) for p, s in zip((px, py, pz), step, strict=True))
         distance = np.sqrt(dx * dx + dy * dy + dz * dz)
         taper = np.float32(self.end_radius[i] - self.start_radius[i])
         return distance, np.float32(self.start_radius[i]) + t * taper

@@ -33,9 +33,7 @@ class Tree:
             np.ones((len(child), 3)),
         )
 
-    def companion(
-        self, smallest: float, ratio: float, direction: NDArray[np.float64]
-    ) -> Tree:
+    def companion(self, smallest: float, ratio: float, direction: NDArray[np.float64]) -> Tree:
         """Return the airway that runs beside an artery, down to an artery of `smallest` mm."""
         keep = np.flatnonzero(self.radius >= smallest)
         renumber = np.zeros(len(self.points), dtype=np.int64)

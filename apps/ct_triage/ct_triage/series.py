@@ -13,12 +13,17 @@ import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import CTImageStorage
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
 
 from ct_triage.errors import NoSeriesError
 
 logger = logging.getLogger(__name__)
 
+MULTI_FRAME_CT = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 MIN_SLICES = 10
 MIN_COVERAGE_MM = 100.0
 # Within a third of a turn of the patient's long axis a slice still shows both lungs.
@@ -90,6 +95,7 @@ def find_series(folder: Path) -> Series:
     """
     instances: dict[str, dict[str, tuple[Path, Dataset]]] = defaultdict(dict)
     n_dicom = 0
+    refusals = []
     for file in _files_below(folder):
         header = _read_header(file)
         if header is None:
@@ -98,15 +104,17 @@ def find_series(folder: Path) -> Series:
         if header.get("SOPClassUID") == CTImageStorage:
             uid = str(header.get("SeriesInstanceUID", ""))
             instances[uid].setdefault(str(header.get("SOPInstanceUID", "")), (file, header))
+        elif header.get("SOPClassUID") in MULTI_FRAME_CT:
+            refusals.append(f"{file.name} is a multi-frame CT; convert it to single-frame images")
     if not n_dicom:
         raise NoSeriesError(f"{folder}: no DICOM files here; give the folder of a CT study")
-    if not instances:
+    if not instances and not refusals:
         raise NoSeriesError(
             f"{folder}: none of the {n_dicom} DICOM files is a CT image; give the folder of a CT"
             " study"
         )
 
-    usable, refusals = [], []
+    usable = []
     for uid, by_instance in sorted(instances.items()):
         series, refusal = _as_series(uid, list(by_instance.values()))
         if refusal:
