@@ -1,0 +1,117 @@
+"""``python -m tools.datasets.published NAME --root DIR --output FILE``: a MONAI datalist."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from . import COLLECTIONS, PublishedSet, build_datalist
+from .base import Case, DatasetError, Supervision
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, without the usage before it."""
+        self.exit(2, f"error: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the datalist; 0 when it is written, 2 with one line when something is missing."""
+    parser = _Parser(
+        prog="python -m tools.datasets.published",
+        description="Check a published collection; write a MONAI datalist with folds by patient.",
+    )
+    add = parser.add_argument
+    add("name", metavar="NAME", nargs="?", choices=tuple(COLLECTIONS), help="see --list")
+    add("--list", action="store_true", help="show names, terms and citations, and end")
+    add("--root", type=Path, metavar="DIR", help="folder of the unpacked collection")
+    add("--output", type=Path, metavar="FILE", help="datalist to write (JSON)")
+    add("--label", choices=("category", "lung", "lesion"), help="what becomes MONAI's label")
+    add("--folds", type=int, default=5, help="number of folds (5)")
+    add("--seed", type=int, default=0, help="draws the folds (0)")
+    options = parser.parse_args(arguments)
+    if options.list:
+        print("\n".join(line for c in COLLECTIONS.values() for line in _about(c)))
+        return 0
+    if not (options.name and options.root and options.output):
+        parser.error("NAME, --root and --output are needed; --list shows the names")
+    collection = COLLECTIONS[options.name]
+    label = options.label or collection.supervision[0]
+    try:
+        cases = _read(collection, options.root, label)
+        datalist = build_datalist(
+            collection, cases, options.root, label=label, folds=options.folds, seed=options.seed
+        )
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(datalist, indent=1) + "\n", "utf-8")
+    except (DatasetError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(_summary(collection, cases)))
+    for section in ("training", "validation", "test"):
+        if section in datalist:
+            print(f"{section}: {len(datalist[section])} with label {label}")
+    print(f"{options.output}: paths are relative to {options.root}")
+    return 0
+
+
+def _read(collection: PublishedSet, root: Path, label: Supervision) -> list[Case]:
+    """Check the tree and list its cases, with a bar."""
+    if label not in collection.supervision:
+        has = " or ".join(collection.supervision)
+        raise DatasetError(f"{collection.name} gives no {label}; --label can be {has}")
+    if not root.is_dir():
+        raise DatasetError(f"{root} is not a folder")
+    cases = tqdm(
+        collection.read(root),
+        desc=collection.name,
+        unit=" cases",
+        total=collection.count or None,
+        leave=False,
+        # A bar on terminals only: in a log, an error is one line.
+        disable=None,
+    )
+    return list(cases)
+
+
+def _summary(collection: PublishedSet, cases: Sequence[Case]) -> Iterator[str]:
+    published = f" of {collection.count} published" if collection.count else ""
+    patients = len({case.patient for case in cases})
+    yield f"{collection.name}: {len(cases)}{published} cases of {patients} patients"
+    if collection.caution:
+        yield f"note: {collection.caution}"
+    if shared := _patients_in_many_splits(cases):
+        yield f"note: {len(shared)} patients are in two of the publisher's splits: {shared[0]}"
+
+
+def _patients_in_many_splits(cases: Sequence[Case]) -> list[str]:
+    splits: dict[str, set[str]] = {}
+    for case in cases:
+        splits.setdefault(case.patient, set()).add(case.split)
+    return sorted(patient for patient, of in splits.items() if len(of) > 1)
+
+
+def _about(collection: PublishedSet) -> Iterator[str]:
+    yield f"{collection.name}: {collection.title}"
+    facts = {
+        "gives": ", ".join(collection.supervision),
+        "terms": collection.licence,
+        "cite": collection.citation,
+        "note": collection.caution,
+    }
+    for key, text in facts.items():
+        if text:
+            yield from textwrap.wrap(
+                f"{key}: {text}", 96, initial_indent="  ", subsequent_indent="    "
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
