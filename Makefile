@@ -1,6 +1,7 @@
 # make demo [STUDY=folder]   set up, run the application, print the findings
 # make test                  set up, run the tests (test-slow: the ones that take minutes)
 # make lint                  formatting, lint, types
+# make train BUNDLE=name     train a bundle again from the collections in SHARED_DATA
 
 PYTHON3 ?= $(shell command -v python3.11 || command -v python3)
 PYTHON := .venv/bin/python
@@ -12,7 +13,11 @@ OUTPUT ?= build/demo/result
 TEST_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(TEST_JOBS)
 
-.PHONY: demo test test-slow lint format clean
+SHARED_DATA ?= ../shared/data
+BUNDLE ?= lung_segmentation
+TRAINING_DATA := $(CURDIR)/build/training_data
+
+.PHONY: demo test test-slow lint format train clean
 
 demo: $(READY) $(if $(filter $(PHANTOM),$(STUDY)),$(PHANTOM)/.made)
 	$(PYTHON) apps/ct_triage -i "$(STUDY)" -o "$(OUTPUT)"
@@ -31,6 +36,16 @@ lint: $(READY)
 format: $(READY)
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+train: $(READY) $(TRAINING_DATA)/.made
+	cd bundles/$(BUNDLE) && ../../$(PYTHON) -m monai.bundle run --bundle_root . \
+		--config_file configs/train.json --meta_file configs/metadata.json \
+		--logging_file configs/logging.conf --dataset_dir $(TRAINING_DATA) \
+		--output_dir $(CURDIR)/build/$(BUNDLE)
+
+$(TRAINING_DATA)/.made: $(READY)
+	$(PYTHON) -m tools.datasets --source $(SHARED_DATA) --output $(TRAINING_DATA)
+	touch $@
 
 clean:
 	rm -rf build
