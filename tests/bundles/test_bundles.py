@@ -1,0 +1,239 @@
+"""Every bundle as its users run it: MONAI's own commands, from any folder, on phantoms."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from tools.phantom import Grid, Phantom, build_phantom, write_dicom_series, write_nifti
+
+REPOSITORY = Path(__file__).parents[2]
+# What each bundle marks, and the Dice that its shipped weights reach on a phantom at least.
+BUNDLES = {"lung_segmentation": ("lung", 0.95), "lesion_segmentation_2d": ("lesion", 0.6)}
+SEEDS = {"tiny-1": 11, "tiny-2": 12, "tiny-3": 13}
+HELD_OUT = "['tiny-3']"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return REPOSITORY / "bundles" / self.name
+
+    @property
+    def target(self) -> str:
+        return BUNDLES[self.name][0]
+
+    @property
+    def dice(self) -> float:
+        return BUNDLES[self.name][1]
+
+    def config(self, name: str) -> dict:
+        return json.loads((self.folder / "configs" / f"{name}.json").read_text())
+
+
+@pytest.fixture(params=BUNDLES)
+def bundle(request: pytest.FixtureRequest) -> Bundle:
+    return Bundle(request.param)
+
+
+@pytest.fixture(scope="session")
+def phantoms() -> dict[str, Phantom]:
+    grid = Grid.axial((24, 128, 128), (12.0, 2.8, 2.8))
+    return {name: build_phantom(grid, "covid19", seed, 0.3) for name, seed in SEEDS.items()}
+
+
+@pytest.fixture(scope="session")
+def nifti_folder(phantoms: dict[str, Phantom], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nifti")
+    for name, phantom in phantoms.items():
+        write_nifti(phantom, folder, name)
+    return folder
+
+
+def _monai(command: str, *options: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "monai.bundle", command, *map(str, options)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def _run(
+    folder: Path, configs: str, *options: object, cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run configs, such as "train" or "train evaluate", of a bundle folder."""
+    files = [str(folder / "configs" / f"{name}.json") for name in configs.split()]
+    return _monai("run", "--config_file", files, "--bundle_root", folder, *options, cwd=cwd)
+
+
+def _dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def _mask(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    image = nibabel.Nifti1Image.from_filename(file)
+    return np.asarray(image.dataobj).squeeze() > 0, image.affine
+
+
+def test_training_lowers_the_loss_and_leaves_a_checkpoint(
+    bundle: Bundle, nifti_folder: Path, tmp_path: Path
+) -> None:
+    done = _run(
+        bundle.folder,
+        "train",
+        *("--dataset_dir", nifti_folder, "--output_dir", tmp_path / "out"),
+        *("--held_out", HELD_OUT, "--max_epochs", 15, "--val_interval", 15),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    losses = [float(v) for v in re.findall(r"loss: ([\d.]+)", done.stdout + done.stderr)]
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+    assert (tmp_path / "out" / "model.pt").is_file()
+
+
+def test_evaluation_tabulates_each_patient(
+    bundle: Bundle, nifti_folder: Path, tmp_path: Path
+) -> None:
+    done = _run(
+        bundle.folder,
+        "train evaluate",
+        *("--dataset_dir", nifti_folder, "--output_dir", tmp_path / "out"),
+        *("--evaluate_all", True),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    with (tmp_path / "out" / "mean_dice_raw.csv").open() as stream:
+        rows = [row for row in csv.reader(stream) if row and "tiny" in row[0]]
+    assert sorted(re.search(r"tiny-\d", row[0])[0] for row in rows) == sorted(SEEDS)
+    assert np.mean([float(row[1]) for row in rows]) > bundle.dice
+
+
+def test_inference_on_nifti_keeps_the_source_grid(
+    bundle: Bundle, phantoms: dict[str, Phantom], nifti_folder: Path, tmp_path: Path
+) -> None:
+    done = _run(
+        bundle.folder,
+        "inference",
+        *("--dataset_dir", nifti_folder, "--output_dir", tmp_path / "out"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    files = sorted((tmp_path / "out").rglob("*.nii.gz"))
+    assert len(files) == len(phantoms)
+    for file, name in zip(files, sorted(phantoms), strict=True):
+        mask, affine = _mask(file)
+        truth, truth_affine = _mask(nifti_folder / f"{name}_{bundle.target}.nii.gz")
+        assert np.allclose(affine, truth_affine, atol=1e-3)
+        assert _dice(mask, truth) > bundle.dice - 0.1
+
+
+def test_inference_on_a_dicom_folder(
+    bundle: Bundle, phantoms: dict[str, Phantom], nifti_folder: Path, tmp_path: Path
+) -> None:
+    write_dicom_series(phantoms["tiny-1"], tmp_path / "studies" / "one")
+    done = _run(
+        bundle.folder,
+        "inference",
+        *("--dataset_dir", tmp_path / "studies", "--output_dir", tmp_path / "out"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (file,) = (tmp_path / "out").rglob("*.nii.gz")
+    mask, affine = _mask(file)
+    truth, truth_affine = _mask(nifti_folder / f"tiny-1_{bundle.target}.nii.gz")
+    # The two may list their voxels in another order: compare places in the patient.
+    to_truth = np.linalg.inv(truth_affine) @ affine
+    index = np.rint(np.argwhere(mask) @ to_truth[:3, :3].T + to_truth[:3, 3]).astype(int)
+    placed = np.zeros_like(truth)
+    placed[tuple(index.T)] = True
+    assert _dice(placed, truth) > bundle.dice - 0.1
+
+
+@pytest.mark.parametrize("configs", ["train", "train evaluate", "inference"])
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_a_wrong_folder_is_named_in_one_line(
+    bundle: Bundle, configs: str, kind: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / kind
+    if kind == "empty":
+        folder.mkdir()
+    done = _run(bundle.folder, configs, "--dataset_dir", folder, cwd=tmp_path)
+    assert done.returncode != 0
+    assert str(folder) in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_changed_weights_are_refused(bundle: Bundle, nifti_folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(bundle.folder, tmp_path / "copy")
+    with (copy / "models" / "model.pt").open("ab") as stream:
+        stream.write(b"x")
+    done = _run(copy, "inference", "--dataset_dir", nifti_folder, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "SHA256SUMS" in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.rglob("*_seg.nii.gz"))
+
+
+def test_a_bundle_copied_alone_works_from_its_own_folder(
+    bundle: Bundle, nifti_folder: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(bundle.folder, tmp_path / "elsewhere" / "name")
+    done = _monai(
+        "run",
+        *("--config_file", "configs/inference.json", "--bundle_root", "."),
+        *("--meta_file", "configs/metadata.json", "--logging_file", "configs/logging.conf"),
+        *("--dataset_dir", nifti_folder, "--output_dir", tmp_path / "out"),
+        cwd=copy,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == len(SEEDS)
+
+
+def test_monai_finds_the_metadata_and_the_network_right(bundle: Bundle) -> None:
+    done = _monai(
+        "verify_metadata",
+        *("--meta_file", "configs/metadata.json", "--filepath", "configs/metadata_schema.json"),
+        cwd=bundle.folder,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    done = _monai(
+        "verify_net_in_out",
+        "network_def",
+        *("--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"),
+        *("--n", 2, "--any", 64, "--device", "cpu"),
+        cwd=bundle.folder,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    metadata = bundle.config("metadata")
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["name"] == bundle.name
+
+
+def test_weights_are_small_and_their_hashes_are_listed(bundle: Bundle) -> None:
+    models = bundle.folder / "models"
+    done = subprocess.run(
+        ["sha256sum", "--check", "SHA256SUMS"],
+        cwd=models,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert {line.split(":")[0] for line in done.stdout.splitlines()} == {"model.pt", "model.ts"}
+    for file in models.iterdir():
+        assert file.stat().st_size <= 25e6

@@ -1,0 +1,45 @@
+"""Command line: ``python -m tools.bundles write | check | release BUNDLE CHECKPOINT``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .generate import REPOSITORY, TEMPLATES, outdated, write
+
+BUNDLES = REPOSITORY / "bundles"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 1 where ``check`` finds a file out of date, 2 on a wrong argument."""
+    parser = argparse.ArgumentParser(prog="python -m tools.bundles", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("write", help="write the generated files of all bundles")
+    commands.add_parser("check", help="name the generated files that are out of date")
+    release_parser = commands.add_parser("release", help="put a checkpoint into its bundle")
+    release_parser.add_argument("bundle", choices=TEMPLATES)
+    release_parser.add_argument("checkpoint", type=Path)
+    arguments = parser.parse_args(argv)
+
+    if arguments.command == "release":
+        if not arguments.checkpoint.is_file():
+            parser.error(f"{arguments.checkpoint} is no file")
+        # PyTorch takes seconds to import.
+        from .release import release
+
+        written = release(BUNDLES / arguments.bundle, arguments.checkpoint)
+        print(*written, sep="\n")
+        return 0
+    files = write(BUNDLES) if arguments.command == "write" else outdated(BUNDLES)
+    print(*files, sep="\n")
+    if arguments.command == "check" and files:
+        print(
+            "out of date: edit tools/bundles, then python -m tools.bundles write", file=sys.stderr
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
