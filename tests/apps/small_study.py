@@ -37,6 +37,9 @@ ORIENTATIONS: dict[str, list[list[float]]] = {
 }
 
 
+UUID_TEXT = "b4a3f6d2-41c5-4d0e-9c79-6a1b6f0f8f11"
+
+
 @dataclass(frozen=True)
 class SmallStudy:
     """A volume with its masks, and what the application makes of it."""
@@ -162,3 +165,12 @@ def _header(
     for keyword in without:
         del header[keyword]
     return header
+
+
+def study_with_uuid_text() -> SmallStudy:
+    """Return a study whose UIDs are UUID text, as some real archives send them."""
+    keywords = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+    study = small_study(**dict.fromkeys(keywords, UUID_TEXT))
+    for index, header in enumerate(study.volume.headers):
+        header.SOPInstanceUID = f"{UUID_TEXT}-{index}"
+    return study

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from small_study import MODELS, SmallStudy, small_study
+from small_study import MODELS, UUID_TEXT, SmallStudy, small_study, study_with_uuid_text
 from validators import (
     dcentvfy_errors,
     dciodvfy_errors,
@@ -19,7 +19,6 @@ from validators import (
 
 from ct_triage.severity import Findings, Involvement
 
-UUID_TEXT = "b4a3f6d2-41c5-4d0e-9c79-6a1b6f0f8f11"
 STUDIES: dict[str, dict[str, Any]] = {
     "lesions": {},
     "healthy": {"lesions": False},
@@ -219,10 +218,7 @@ def test_numbers_fit_a_decimal_string() -> None:
 def test_uids_that_break_the_rules_are_referred_to_as_they_are(
     write: Callable[[Dataset], Path],
 ) -> None:
-    keywords = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-    study = small_study(**dict.fromkeys(keywords, UUID_TEXT))
-    for index, header in enumerate(study.volume.headers):
-        header.SOPInstanceUID = f"{UUID_TEXT}-{index}"
+    study = study_with_uuid_text()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         built = study.report()

@@ -10,14 +10,19 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from small_study import MODELS, ORIENTATIONS, SmallStudy, small_study
+from small_study import (
+    MODELS,
+    ORIENTATIONS,
+    UUID_TEXT,
+    SmallStudy,
+    small_study,
+    study_with_uuid_text,
+)
 from validators import dcentvfy_errors, dciodvfy_errors, dcmqi_segments
 
 from ct_triage.seg import build_seg
 from ct_triage.severity import Segments
 from ct_triage.volume import Volume
-
-UUID_TEXT = "b4a3f6d2-41c5-4d0e-9c79-6a1b6f0f8f11"
 
 
 @pytest.fixture
@@ -176,10 +181,7 @@ def test_headers_may_lack_what_is_optional(keyword: str, write: Callable[[Datase
 def test_uids_that_break_the_rules_are_referred_to_as_they_are(
     write: Callable[[Dataset], Path],
 ) -> None:
-    keywords = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-    study = small_study(**dict.fromkeys(keywords, UUID_TEXT))
-    for index, header in enumerate(study.volume.headers):
-        header.SOPInstanceUID = f"{UUID_TEXT}-{index}"
+    study = study_with_uuid_text()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         built = study.seg()
