@@ -51,6 +51,11 @@ def generated_files(bundle: str) -> dict[Path, str]:
     }
     training = configs["train.json"]
     repeated = {key: training[key] for key in REPEATED_IN_INFERENCE}
+    # Training on several GPUs evaluates on them too.
+    configs["multi_gpu_train.json"] = {
+        **configs["multi_gpu_evaluate.json"],
+        **configs["multi_gpu_train.json"],
+    }
     configs["inference.json"] = _after("device", configs["inference.json"], repeated)
     files = {
         Path("configs", name): json.dumps(config, indent=4) + "\n"
