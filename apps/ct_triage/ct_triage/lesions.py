@@ -8,9 +8,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ct_triage.network import AxialView, SliceNetwork
+from ct_triage.severity import BoolMask
 from ct_triage.volume import Volume
-
-BoolMask = npt.NDArray[np.bool_]
 
 # Consolidation and effusion hide the border of a lung, so the box must not cut them.
 MARGIN_MM = 10.0

@@ -11,9 +11,8 @@ from skimage.morphology import remove_small_holes
 from skimage.segmentation import expand_labels
 
 from ct_triage.network import AxialView, SliceNetwork
+from ct_triage.severity import BoolMask
 from ct_triage.volume import Volume
-
-BoolMask = npt.NDArray[np.bool_]
 
 # Smaller pieces, next to the largest one, are bowel gas and noise rather than a lung.
 MIN_PART_OF_LARGEST = 0.05

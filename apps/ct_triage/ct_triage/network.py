@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from ct_triage.errors import ModelError
 from ct_triage.provenance import ModelIdentity
-from ct_triage.volume import Volume
+from ct_triage.volume import Volume, spacing_mm
 
 # Columns to the patient's left, rows to the back, slices to the head: the radiological picture.
 CANONICAL = np.array([[2, 1], [1, 1], [0, 1]])
@@ -34,14 +34,11 @@ class AxialView:
     ----------
     voxels : int16 array (slices, rows, columns)
         A view of the source: slices to the head, rows to the back, columns to the left.
-    spacing_mm : tuple of 3 floats
-        Spacing along (slices, rows, columns) of the view.
     affine : float64 array (4, 4)
         Maps a (slice, row, column) index of the view to LPS mm.
     """
 
     voxels: npt.NDArray[np.int16]
-    spacing_mm: tuple[float, float, float]
     affine: npt.NDArray[np.float64]
     _from_source: npt.NDArray[np.float64]
     _to_source: npt.NDArray[np.float64]
@@ -52,14 +49,17 @@ class AxialView:
         source = orientations.io_orientation(volume.affine)
         to_view = orientations.ornt_transform(source, CANONICAL)
         affine = volume.affine @ orientations.inv_ornt_aff(to_view, volume.voxels.shape)
-        slice_mm, row_mm, column_mm = (float(v) for v in np.linalg.norm(affine[:3, :3], axis=0))
         return cls(
             orientations.apply_orientation(volume.voxels, to_view),
-            (slice_mm, row_mm, column_mm),
             affine,
             to_view,
             orientations.ornt_transform(CANONICAL, source),
         )
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along the view's (slices, rows, columns) in mm."""
+        return spacing_mm(self.affine)
 
     def of_mask(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Turn a mask on the source grid to this view."""

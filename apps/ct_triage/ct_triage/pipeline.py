@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from highdicom.seg import Segmentation
 from pydicom.dataset import Dataset
 
@@ -21,15 +19,13 @@ from ct_triage.result_json import build_result
 from ct_triage.results import write_results
 from ct_triage.seg import build_seg
 from ct_triage.series import Series, find_series
-from ct_triage.severity import Findings, Segments, assess_severity
+from ct_triage.severity import BoolMask, Findings, Segments, assess_severity
 from ct_triage.volume import Volume
 
 LUNG_BUNDLE = "lung_segmentation"
 LESION_BUNDLE = "lesion_segmentation_2d"
 # Smaller pieces are as often vessels and partial volume as disease.
 MIN_LESION_ML = 0.1
-
-BoolMask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

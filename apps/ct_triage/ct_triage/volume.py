@@ -32,10 +32,15 @@ class Volume:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between voxel centres along (slices, rows, columns) in mm."""
-        slice_mm, row_mm, column_mm = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(slice_mm), float(row_mm), float(column_mm)
+        return spacing_mm(self.affine)
 
     @property
     def voxel_volume_ml(self) -> float:
         """Volume of one voxel in millilitres, right for sheared (tilted) grids too."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+
+def spacing_mm(affine: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return the distance between voxel centres along an affine's three index axes in mm."""
+    slice_mm, row_mm, column_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(slice_mm), float(row_mm), float(column_mm)
