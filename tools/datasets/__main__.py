@@ -22,9 +22,18 @@ def main(argv: list[str] | None = None) -> int:
         "--only", nargs="+", choices=NAMES, default=list(NAMES), help="parts to build (all)"
     )
     parser.add_argument("--phantoms", type=int, default=12, help="number of phantoms (12)")
+    parser.add_argument(
+        "--variants", type=int, default=4, help="synthetic studies from each real patient (4)"
+    )
     args = parser.parse_args(argv)
     try:
-        build_tree(args.source, args.output, args.only, phantoms=args.phantoms)
+        build_tree(
+            args.source,
+            args.output,
+            args.only,
+            phantoms=args.phantoms,
+            variants=args.variants,
+        )
     except DatasetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

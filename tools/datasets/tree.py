@@ -8,10 +8,14 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from tools.synthesis.studies import write_synthetic
+
 from .coronacases import write_coronacases
 from .phantoms import write_phantoms
 
-NAMES = ("lctsc", "medseg", "coronacases", "phantoms")
+REAL = ("lctsc", "medseg", "coronacases")
+SYNTHETIC = {f"{name}_synthetic": name for name in REAL}
+NAMES = (*REAL, *SYNTHETIC, "phantoms")
 CORONACASES_FILE = Path("covid19_ct_seg20", "coronacases_slices.npz")
 
 
@@ -25,6 +29,7 @@ def build_tree(
     names: Iterable[str] = NAMES,
     *,
     phantoms: int = 32,
+    variants: int = 4,
     report: Callable[[str], None] = print,
 ) -> None:
     """Build the tree; parts that exist are written again.
@@ -40,6 +45,8 @@ def build_tree(
         Parts to build, out of `NAMES`.
     phantoms
         How many phantoms to draw.
+    variants
+        How many synthetic studies to draw from each real patient.
     report
         Called with a line of text after each patient.
 
@@ -53,6 +60,8 @@ def build_tree(
         folder.mkdir(parents=True, exist_ok=True)
         if name == "phantoms":
             patients = write_phantoms(folder, phantoms)
+        elif name in SYNTHETIC:
+            patients = write_synthetic(_existing(output / SYNTHETIC[name]), folder, variants)
         elif name == "coronacases":
             patients = write_coronacases(_existing(source / CORONACASES_FILE), folder)
         else:

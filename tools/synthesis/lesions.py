@@ -1,0 +1,269 @@
+"""Lesions drawn into the lungs of a real CT.
+
+The precedent is "Label-Free Segmentation of COVID-19 Lesions in Lung CT" (Yao et al., IEEE TMI
+2021). A lesion is an opacity, 0 to 1, and a density in HU that the lung takes on under it. Where it
+lies is decided by an affinity, a field that is high where the disease likes to be (pleura, bases,
+back, one lobe) plus smooth noise; the wanted share of the lungs with the highest affinity is ill.
+Vessels keep their density: a lesion can only make a voxel denser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from .fields import Array, smooth_noise, upper_share
+
+Mask = NDArray[np.bool_]
+
+LESION_OPACITY = 0.4
+"""Opacity from which a voxel counts as lesion."""
+
+AIR_HU, TISSUE_HU = -950.0, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lungs:
+    """Lungs as lesions see them.
+
+    Attributes
+    ----------
+    mask : bool array (slices, rows, columns)
+        Slices to the head, rows to the back, columns to the patient's left.
+    spacing_mm : (slices, rows, columns)
+    depth_mm : float32 array
+        Distance to the outside of the lungs.
+    base, back : float32 arrays that broadcast against `mask`
+        0 at the apex and at the front of the lungs, 1 at the base and at the back.
+    """
+
+    mask: Mask
+    spacing_mm: tuple[float, float, float]
+    depth_mm: Array
+    base: Array
+    back: Array
+
+    @classmethod
+    def of(cls, mask: Mask, spacing_mm: Sequence[float]) -> Lungs:
+        """Measure the lungs; `mask` must hold at least one voxel."""
+        slices = np.flatnonzero(mask.any((1, 2)))
+        rows = np.flatnonzero(mask.any((0, 2)))
+        z = np.arange(mask.shape[0], dtype=np.float32)[:, None, None]
+        y = np.arange(mask.shape[1], dtype=np.float32)[None, :, None]
+        dz, dy, dx = spacing_mm
+        return cls(
+            mask,
+            (dz, dy, dx),
+            ndimage.distance_transform_edt(mask, sampling=spacing_mm).astype(np.float32),
+            np.clip(1 - (z - slices[0]) / max(1, slices[-1] - slices[0]), 0, 1),
+            np.clip((y - rows[0]) / max(1, rows[-1] - rows[0]), 0, 1),
+        )
+
+    def noise(self, scale_mm: float, random: np.random.Generator) -> Array:
+        """Smooth noise on the lungs' grid."""
+        return smooth_noise(self.mask.shape, self.spacing_mm, scale_mm, random)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesions:
+    """What was drawn: opacity 0..1, density in HU, and where it is consolidation."""
+
+    opacity: Array
+    density_hu: Array
+    consolidation: Mask
+
+
+def insert_lesions(
+    ct_hu: NDArray[np.floating],
+    lungs: Mask,
+    spacing_mm: Sequence[float],
+    disease: str,
+    random: np.random.Generator,
+    share: float | None = None,
+) -> tuple[Array, Mask, Mask]:
+    """Draw the lesions of a disease into a CT.
+
+    Parameters
+    ----------
+    ct_hu : array (slices, rows, columns)
+        CT in HU: slices to the head, rows to the back, columns to the patient's left.
+    lungs : bool array
+        Both lungs on the same grid.
+    spacing_mm
+        Distance of neighbouring voxels along (slices, rows, columns) in mm.
+    disease
+        A key of `DISEASES`.
+    random
+        Source of the draws: the same seed gives the same study.
+    share
+        Wanted share of the lungs that is ill, 0..1; drawn when None.
+
+    Returns
+    -------
+    ct_hu : float32 array
+        The CT with the lesions.
+    ground_glass, consolidation : bool arrays
+        What was drawn; together the lesions.
+    """
+    patient = Lungs.of(lungs, spacing_mm)
+    drawn = DISEASES[disease](patient, random, share)
+    opacity = np.where(lungs, drawn.opacity, 0).astype(np.float32)
+    ill = _laid_over(ct_hu, opacity, drawn, patient, random)
+    lesion = opacity >= LESION_OPACITY
+    return ill, lesion & ~drawn.consolidation, lesion & drawn.consolidation
+
+
+def worsen_lesions(
+    ct_hu: NDArray[np.floating],
+    lungs: Mask,
+    lesions: Mask,
+    spacing_mm: Sequence[float],
+    random: np.random.Generator,
+) -> Array:
+    """Make a patient's own lesions denser, some of them as far as consolidation.
+
+    Real lesions lie where disease puts them, so this gives densities that few patients of a
+    small collection have, at places that are right. Parameters and return as in
+    `insert_lesions`; `lesions` are the patient's own, and remain the truth.
+    """
+    patient = Lungs.of(lungs, spacing_mm)
+    soft = ndimage.gaussian_filter(lesions.astype(np.float32), [1.5 / s for s in spacing_mm])
+    liking = soft + random.uniform(0.1, 0.6) * patient.noise(random.uniform(5, 20), random)
+    opacity = soft * random.uniform(0.2, 0.9)
+    share = float((lesions & lungs).sum() / lungs.sum()) * random.uniform(0, 1)
+    drawn = _consolidated(
+        patient,
+        opacity,
+        _ground_glass_hu(patient, random),
+        np.where(lesions, liking, -9),
+        share,
+        random,
+    )
+    return _laid_over(
+        ct_hu, np.where(lesions | (soft > 0.1), drawn.opacity, 0), drawn, patient, random
+    )
+
+
+def covid19(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:
+    """Bilateral, peripheral and basal ground glass, in part paved, in part consolidated."""
+    affinity = (
+        random.uniform(0.3, 2.5) * np.exp(-lungs.depth_mm / random.uniform(6, 25))
+        + random.uniform(0, 2) * lungs.base
+        + random.uniform(-0.3, 2) * lungs.back
+        + random.uniform(0.6, 1.4) * lungs.noise(random.uniform(18, 45), random)
+        + random.uniform(0.1, 0.6) * lungs.noise(random.uniform(6, 12), random)
+        + random.uniform(0, 0.3) * lungs.noise(3, random)
+    )
+    if share is None:
+        share = float(np.exp(random.uniform(np.log(0.01), np.log(0.65))))
+    opacity = _opacity(lungs, affinity, share, random.uniform(0.03, 0.25))
+    opacity *= random.uniform(0.6, 1)
+    density = _ground_glass_hu(lungs, random)
+    if random.random() < 0.4:
+        density += _paving_hu(lungs, random)
+    dense_share = random.choice([0, random.uniform(0, 0.4), random.uniform(0.3, 1)])
+    if dense_share == 0:
+        return Lesions(opacity, density, np.zeros_like(lungs.mask))
+    liking = affinity / max(float(affinity[lungs.mask].std()), 1e-6)
+    liking = liking + random.uniform(0.3, 1.5) * lungs.noise(random.uniform(5, 20), random)
+    return _consolidated(lungs, opacity, density, liking, share * dense_share, random)
+
+
+def bacterial(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:
+    """One lobe's worth of consolidation with air bronchograms and a rim of ground glass."""
+    inside = np.argwhere(lungs.mask)
+    centre = inside[random.integers(len(inside))]
+    distance = np.sqrt(
+        sum(
+            (step * (axis - c)) ** 2
+            for step, axis, c in zip(
+                lungs.spacing_mm, np.ogrid[tuple(map(slice, lungs.mask.shape))], centre, strict=True
+            )
+        )
+    ).astype(np.float32)
+    middle = inside[:, 2].mean()
+    other_lung = (np.arange(lungs.mask.shape[2]) > middle) != (centre[2] > middle)
+    distance += 80 * other_lung.astype(np.float32)
+    affinity = -distance / random.uniform(15, 30) + 0.7 * lungs.noise(12, random)
+    if share is None:
+        share = random.uniform(0.03, 0.25)
+    opacity = _opacity(lungs, affinity, share, random.uniform(0.05, 0.2))
+    return _consolidated(
+        lungs, opacity, _ground_glass_hu(lungs, random), affinity, share * 0.8, random
+    )
+
+
+def normal(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:  # noqa: ARG001
+    """Nothing drawn."""
+    nothing = np.zeros(lungs.mask.shape, np.float32)
+    return Lesions(nothing, nothing, nothing > 0)
+
+
+DISEASES: dict[str, Callable[[Lungs, np.random.Generator, float | None], Lesions]] = {
+    "covid19": covid19,
+    "bacterial": bacterial,
+    "normal": normal,
+}
+
+
+def _laid_over(
+    ct_hu: NDArray[np.floating],
+    opacity: Array,
+    drawn: Lesions,
+    lungs: Lungs,
+    random: np.random.Generator,
+) -> Array:
+    """Blend the density in, with noise of its own; nothing becomes thinner than it was."""
+    density = drawn.density_hu + random.uniform(5, 30) * lungs.noise(
+        0.5 * lungs.spacing_mm[1], random
+    )
+    ct = ct_hu.astype(np.float32)
+    return np.where(opacity > 0, np.maximum(ct, ct + opacity * (density - ct)), ct)
+
+
+def _opacity(lungs: Lungs, affinity: Array, share: float, softness: float) -> Array:
+    """Opacity 0..1 with soft edges: 0.5 where the affinity passes the share's level."""
+    level = upper_share(affinity, lungs.mask, share)
+    spread = softness * float(affinity[lungs.mask].std())
+    scaled = np.clip((affinity - level) / max(spread, 1e-6), -30, 30)
+    opacity = 1 / (1 + np.exp(-scaled))
+    return np.where(opacity > 0.02, opacity, 0).astype(np.float32)
+
+
+def _ground_glass_hu(lungs: Lungs, random: np.random.Generator) -> Array:
+    mean = random.uniform(-680, -300)
+    return (
+        mean
+        + random.uniform(20, 110) * lungs.noise(random.uniform(6, 15), random)
+        + random.uniform(10, 60) * lungs.noise(2.5, random)
+    ).astype(np.float32)
+
+
+def _paving_hu(lungs: Lungs, random: np.random.Generator) -> Array:
+    """Thin dense sheets, the thickened septa of crazy paving: the zeros of a random field."""
+    field = lungs.noise(random.uniform(3, 6), random)
+    return random.uniform(100, 350) * np.exp(-((field / random.uniform(0.15, 0.3)) ** 2))
+
+
+def _consolidated(
+    lungs: Lungs,
+    opacity: Array,
+    density: Array,
+    liking: Array,
+    share: float,
+    random: np.random.Generator,
+) -> Lesions:
+    """Turn the part of the lesions that likes it most into consolidation."""
+    solidity = _opacity(lungs, liking, share, random.uniform(0.03, 0.2))
+    solid_hu = random.uniform(-60, 70) + random.uniform(5, 25) * lungs.noise(4, random)
+    if random.random() < 0.5:
+        # Bronchi stay open: two random sheets meet in a tree of thin curves.
+        first, second = lungs.noise(9, random), lungs.noise(9, random)
+        bronchi = np.exp(-(first**2 + second**2) / random.uniform(0.01, 0.04))
+        solid_hu = solid_hu + bronchi * (AIR_HU - TISSUE_HU)
+    density = density + solidity * (solid_hu - density)
+    return Lesions(np.maximum(opacity, solidity), density, solidity >= 0.5)
