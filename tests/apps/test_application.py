@@ -90,7 +90,7 @@ def test_no_usable_series(oracle_models: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 3
     _assert_one_line(done.stderr, "no DICOM files", str(tmp_path / "empty"))
-    assert not (tmp_path / "out").exists()
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["no_result.json"]
 
 
 def test_a_broken_series(study: Path, oracle_models: Path, tmp_path: Path) -> None:
