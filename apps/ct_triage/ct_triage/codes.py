@@ -97,10 +97,12 @@ class PrivateCodes:
     @property
     def identification(self) -> CodingSchemeIdentificationItem:
         """Describe the scheme (Coding Scheme Identification Sequence, PS3.3 C.12.1)."""
-        return CodingSchemeIdentificationItem(
+        item = CodingSchemeIdentificationItem(
             designator=self.scheme.designator,
             name=self.scheme.name,
             version=self.scheme.version,
-            uid=self.uid,
             responsible_organization=self.scheme.responsible_organization,
         )
+        # highdicom writes it for registered schemes only.
+        item.CodingSchemeUID = self.uid
+        return item
