@@ -61,7 +61,7 @@ def build_report(
     There is one group per segment (TID 1411), in every study: right lung, left lung and lesions.
     The severity of the study is in the lesions' group, where readers of measurement groups find
     it; in a healthy patient that group says that lesions are absent. The probability of COVID-19,
-    where it is known, is in a group of its own (TID 1501): it was not measured in a region.
+    where it is known, is in a group of its own, with the lesions as its region.
 
     Parameters
     ----------
@@ -147,16 +147,17 @@ def _groups(
     ]
     probability = covid19_probability_percent(findings)
     if probability is not None:
+        tracking = TrackingIdentifier(
+            uid=provenance.derive_uid("tracking COVID-19", volume, origin), identifier="COVID-19"
+        )
+        measurement = Measurement(codes.PROBABILITY, probability, codes.PERCENT)
         groups.append(
-            MeasurementsAndQualitativeEvaluations(
-                tracking_identifier=TrackingIdentifier(
-                    uid=provenance.derive_uid("tracking COVID-19", volume, origin),
-                    identifier="COVID-19",
-                ),
+            group(
+                LESION,
+                by_lesion,
+                [measurement],
                 finding_type=codes.COVID_19,
-                finding_sites=[FindingSite(codes.LUNG, laterality=codes.BOTH)],
-                algorithm_id=by_lesion,
-                measurements=[Measurement(codes.PROBABILITY, probability, codes.PERCENT)],
+                tracking_identifier=tracking,
             )
         )
     return groups
@@ -178,8 +179,12 @@ def _group(
     algorithm: AlgorithmIdentification,
     measurements: list[Measurement],
     evaluations: Sequence[QualitativeEvaluation] = (),
+    **instead: Any,
 ) -> Group:
-    """Measurement group of one segment, tracked by what the segment is tracked by."""
+    """Measurement group of one segment, tracked by what the segment is tracked by.
+
+    ``instead`` replaces what the group says, for a finding that the segment is the evidence of.
+    """
     common: dict[str, Any] = {
         "tracking_identifier": TrackingIdentifier(
             uid=tracking_uid(kind, volume, origin), identifier=kind.label
@@ -189,6 +194,7 @@ def _group(
         "algorithm_id": algorithm,
         "measurements": measurements,
         "qualitative_evaluations": evaluations,
+        **instead,
     }
     if seg is None:
         return MeasurementsAndQualitativeEvaluations(**common)
