@@ -1,7 +1,6 @@
 """Run the chest CT triage application: ``python apps/ct_triage -i STUDY -o OUT``."""
 
 import argparse
-import json
 import logging
 import os
 import resource
@@ -26,28 +25,31 @@ def main(argv: list[str] | None = None) -> int:
     warnings.simplefilter("ignore")
     _prepare_holoscan()
     # Holoscan and torch take seconds to import; --help and a wrong option must not.
-    from ct_triage.application import CTTriageApp
+    from ct_triage.configuration import Configuration
     from ct_triage.errors import TriageError
     from ct_triage.pipeline import Pipeline
-    from ct_triage.results import RESULT_FILE, summarise
+    from ct_triage.results import summarise
+    from ct_triage.runs import Outcome, run, run_every_series
 
-    app = CTTriageApp(Pipeline(arguments.input, arguments.output, arguments.model))
-    app.run()
-    if isinstance(app.failure, TriageError):
-        print(f"ct_triage: {app.failure}", file=sys.stderr)
-        return app.failure.exit_code
-    if app.failure is not None:
-        # The text of an unforeseen error may hold patient data, its type does not.
-        print(
-            f"ct_triage: internal error ({type(app.failure).__name__}); please report it with the"
-            " output of -l DEBUG",
-            file=sys.stderr,
-        )
-        logging.getLogger("ct_triage").debug("traceback", exc_info=app.failure)
-        return TriageError.exit_code
-    print(summarise(json.loads((arguments.output / RESULT_FILE).read_text())))
-    print(f"results     {', '.join(str(file) for file in app.files)}")
-    return 0
+    try:
+        configuration = Configuration()
+        if arguments.config is not None:
+            configuration = Configuration.read(arguments.config)
+        pipeline = Pipeline(arguments.input, arguments.output, arguments.model, configuration)
+        if configuration.series.take == "best":
+            outcome = run(pipeline)
+        else:
+            outcome = run_every_series(pipeline)
+    except TriageError as error:
+        outcome = Outcome(error)
+    for result in outcome.results:
+        print(summarise(result))
+    if outcome.files:
+        print(f"results     {', '.join(str(file) for file in outcome.files)}")
+    if outcome.failure is not None:
+        print(f"ct_triage: {outcome.message}", file=sys.stderr)
+        logging.getLogger("ct_triage").debug("traceback", exc_info=outcome.failure)
+    return outcome.exit_code
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -77,6 +79,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         default=environment("HOLOSCAN_MODEL_PATH", str(REPOSITORY_BUNDLES)),
         help="folder that holds the bundles (default: $HOLOSCAN_MODEL_PATH or %(default)s)",
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        default=environment("CT_TRIAGE_CONFIG") or None,
+        help="configuration in YAML (default: $CT_TRIAGE_CONFIG, or the settings of"
+        " configuration.yaml beside this file)",
     )
     parser.add_argument(
         "-l",

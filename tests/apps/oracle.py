@@ -34,13 +34,27 @@ class HounsfieldThreshold(torch.nn.Module):
         return 4.0 * (image - self.threshold)
 
 
-def write_oracle_bundle(folder: Path, threshold_hu: float) -> Path:
+class MultitaskThreshold(torch.nn.Module):
+    """The same, with an identification logit: how far the largest lesion share of a slice is."""
+
+    def __init__(self, threshold_hu: float) -> None:
+        super().__init__()
+        self.segment = HounsfieldThreshold(threshold_hu)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.segment(image)
+        return logits, 20.0 * (logits > 0).float().mean((1, 2, 3)).max() - 1.0
+
+
+def write_oracle_bundle(
+    folder: Path, threshold_hu: float, network: type[torch.nn.Module] = HounsfieldThreshold
+) -> Path:
     """Write ``models/model.ts`` and its hash; the grid is 2 mm like that of the real bundles."""
     models = folder / "models"
     models.mkdir(parents=True)
     config = {"spacing_mm": [2.0, 2.0], "hu_window": HU_WINDOW, "threshold": 0.5, "divisor": 16}
     metadata = {"name": f"oracle {folder.name}", "version": "1.2.3"}
-    module = torch.jit.script(HounsfieldThreshold(threshold_hu))
+    module = torch.jit.script(network(threshold_hu))
     torch.jit.save(
         module,
         str(models / "model.ts"),
@@ -55,9 +69,11 @@ def write_oracle_bundle(folder: Path, threshold_hu: float) -> Path:
 
 
 def write_oracle_models(folder: Path) -> Path:
-    """Write both bundles that the application runs."""
+    """Write every bundle that the application can run."""
     write_oracle_bundle(folder / "lung_segmentation", (BODY_HU + LUNG_HU) / 2)
-    write_oracle_bundle(folder / "lesion_segmentation_2d", (LUNG_HU + LESION_HU) / 2)
+    lesion_hu = (LUNG_HU + LESION_HU) / 2
+    write_oracle_bundle(folder / "lesion_segmentation_2d", lesion_hu)
+    write_oracle_bundle(folder / "multitask_triage", lesion_hu, MultitaskThreshold)
     return folder
 
 

@@ -1,7 +1,7 @@
 """A CT series of a few thousand voxels whose masks are known exactly, for tests of the outputs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from highdicom.sr import Comprehensive3DSR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from ct_triage.provenance import ModelIdentity
+from ct_triage.configuration import Configuration
+from ct_triage.fhir import build_fhir
+from ct_triage.provenance import ModelIdentity, Origin
 from ct_triage.report import build_report
 from ct_triage.result_json import build_result
 from ct_triage.seg import build_seg
@@ -23,6 +25,8 @@ MODELS = (
     ModelIdentity("lung_segmentation", "1.2.3", "a1" * 32),
     ModelIdentity("lesion_segmentation_2d", "4.5.6", "b2" * 32),
 )
+
+ORIGIN = Origin(MODELS, lung_threshold=0.5, lesion_threshold=0.45)
 
 # Unit vectors to the next slice, row and column, in LPS.
 _TILT = np.deg2rad(15.0)
@@ -46,19 +50,27 @@ class SmallStudy:
 
     volume: Volume
     segments: Segments
+    origin: Origin = ORIGIN
+    covid19_probability: float | None = None
 
     @property
     def findings(self) -> Findings:
-        return assess_severity(self.segments, self.volume.voxel_volume_ml)
+        findings = assess_severity(self.segments, self.volume.voxel_volume_ml)
+        return replace(findings, covid19_probability=self.covid19_probability)
 
     def seg(self) -> Segmentation:
-        return build_seg(self.volume, self.segments, MODELS)
+        return build_seg(self.volume, self.segments, self.origin)
 
     def report(self) -> Comprehensive3DSR:
-        return build_report(self.volume, self.segments, self.seg(), self.findings, MODELS)
+        outputs = self.origin.configuration.outputs
+        seg = self.seg() if outputs.seg else None
+        return build_report(self.volume, self.segments, seg, self.findings, self.origin)
 
     def result(self) -> dict[str, Any]:
-        return build_result(self.volume, self.seg(), self.report(), self.findings, MODELS)
+        return build_result(self.volume, self.seg(), self.report(), self.findings, self.origin)
+
+    def fhir(self) -> dict[str, Any]:
+        return build_fhir(self.volume, self.report(), self.origin)
 
     @property
     def masks(self) -> dict[int, np.ndarray]:
@@ -89,6 +101,8 @@ def small_study(
     right_lung: bool = True,
     without: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
+    configuration: Configuration | None = None,
+    covid19_probability: float | None = None,
     **attributes: object,
 ) -> SmallStudy:
     """Make a study.
@@ -100,7 +114,8 @@ def small_study(
     affine[:3, 3] = (-101.5, 37.25, -412.125)
     headers = tuple(_header(i, affine, spacing_mm, without, attributes) for i in range(SHAPE[0]))
     volume = Volume(np.full(SHAPE, -700, np.int16), affine, headers, notes)
-    return SmallStudy(volume, _masks(lesions, right_lung))
+    origin = replace(ORIGIN, configuration=configuration or Configuration())
+    return SmallStudy(volume, _masks(lesions, right_lung), origin, covid19_probability)
 
 
 def _masks(lesions: bool, right_lung: bool) -> Segments:

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 from pydicom import dcmread
+from pydicom.uid import generate_uid
 
 from tools.phantom import Phantom, write_dicom_series
 
@@ -90,7 +92,7 @@ def test_no_usable_series(oracle_models: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 3
     _assert_one_line(done.stderr, "no DICOM files", str(tmp_path / "empty"))
-    assert not (tmp_path / "out").exists()
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["no_result.json"]
 
 
 def test_a_broken_series(study: Path, oracle_models: Path, tmp_path: Path) -> None:
@@ -113,3 +115,79 @@ def test_an_output_that_cannot_be_written(study: Path, oracle_models: Path, tmp_
     done = _run("-i", study, "-o", tmp_path / "out", "-m", oracle_models, "-l", "error")
     assert done.returncode == 6
     _assert_one_line(done.stderr, "cannot write the results", str(tmp_path / "out"))
+
+
+def _schema(name: str) -> dict[str, object]:
+    return json.loads((APP / "docs" / f"{name}.schema.json").read_text())
+
+
+def _copy_as_series(source: Path, target: Path, *, every: int = 1) -> str:
+    """Copy every n-th image of a series under UIDs of their own; return the series' UID."""
+    target.mkdir()
+    for index, file in enumerate(sorted(source.glob("*.dcm"))):
+        if index % every == 0:
+            dataset = dcmread(file)
+            dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[target.name])
+            dataset.SOPInstanceUID = generate_uid(entropy_srcs=[target.name, file.name])
+            dataset.save_as(target / file.name)
+    return str(dataset.SeriesInstanceUID)
+
+
+def test_a_mistake_in_the_configuration_ends_with_2(
+    study: Path, oracle_models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text("identificaton: true\n")
+    environment = {"CT_TRIAGE_CONFIG": tmp_path / "config.yaml"}
+    done = _run(
+        "-i", study, "-o", tmp_path / "out", "-m", oracle_models, "-l", "error", **environment
+    )
+    assert done.returncode == 2
+    _assert_one_line(done.stderr, "config.yaml: identificaton: unknown key; did you mean ident")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_series_gets_a_folder_and_a_broken_one_does_not_stop_the_others(
+    study: Path, oracle_models: Path, tmp_path: Path
+) -> None:
+    (first,) = {str(dcmread(file).SeriesInstanceUID) for file in study.glob("*.dcm")}
+    thick = _copy_as_series(study, study / "thick", every=2)
+    broken = _copy_as_series(study, study / "broken")
+    sorted((study / "broken").glob("*.dcm"))[5].unlink()
+    short = _copy_as_series(study, study / "short", every=8)
+    (tmp_path / "config.yaml").write_text("series: {take: every}\noutputs: {seg: false}\n")
+    out = tmp_path / "out"
+    done = _run("-i", study, "-o", out, "-m", oracle_models, "-c", tmp_path / "config.yaml")
+    assert done.returncode == 4, done.stderr
+    assert done.stdout.count("severity ") == 2
+
+    index = json.loads((out / "series.json").read_text())
+    jsonschema.validate(index, _schema("series"))
+    entries = {entry["series_instance_uid"]: entry for entry in index["series"]}
+    assert {uid: entry["exit_code"] for uid, entry in entries.items()} == {
+        first: 0,
+        thick: 0,
+        broken: 4,
+        short: 3,
+    }
+    assert "1 slices are missing" in entries[broken]["reason"]
+    assert "has 4 slices" in entries[short]["reason"]
+    assert sorted(file.name for file in out.iterdir()) == sorted([first, thick, "series.json"])
+    for uid in (first, thick):
+        result = json.loads((out / entries[uid]["folder"] / "result.json").read_text())
+        assert result["source"]["series_instance_uid"] == uid
+
+
+def test_no_usable_series_is_told_for_each_in_a_document(
+    study: Path, oracle_models: Path, tmp_path: Path
+) -> None:
+    uid = _copy_as_series(study, tmp_path / "short", every=8)
+    done = _run("-i", tmp_path / "short", "-o", tmp_path / "out", "-m", oracle_models)
+    assert done.returncode == 3
+    document = json.loads((tmp_path / "out" / "no_result.json").read_text())
+    jsonschema.validate(document, _schema("no_result"))
+    assert document["exit_code"] == 3
+    (series,) = document["series"]
+    assert series["series_instance_uid"] == uid
+    assert series["instances"] == 4
+    assert "has 4 slices with a position, at least 10" in series["reason"]
+    assert "SECRET-MARKER" not in json.dumps(document)

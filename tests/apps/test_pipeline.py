@@ -129,6 +129,7 @@ def test_a_lone_lung_is_not_cut_in_two(
 def test_a_run_is_repeatable(covid_phantom: Phantom, oracle_models: Path, tmp_path: Path) -> None:
     first = _run(covid_phantom, tmp_path / "first", oracle_models)
     second = _run(covid_phantom, tmp_path / "second", oracle_models)
-    for name in ("seg.dcm", "sr.dcm", "result.json"):
+    names = ["result.fhir.json", "result.json", "seg.dcm", "sr.dcm"]
+    for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
-    assert sorted(p.name for p in first.iterdir()) == ["result.json", "seg.dcm", "sr.dcm"]
+    assert sorted(p.name for p in first.iterdir()) == names

@@ -105,11 +105,19 @@ def test_groups_name_organ_side_segment_and_algorithm(
         (segment.TrackingID, segment.TrackingUID) for segment in seg.SegmentSequence
     ]
     for group, model in zip(groups, (MODELS[0], *MODELS), strict=True):
+        # dcmqi keeps the first of the parameters.
         assert group["measurementAlgorithmIdentification"] == {
             "AlgorithmName": model.name,
             "AlgorithmVersion": model.version,
             "AlgorithmParameters": [f"weights_sha256={model.sha256}"],
         }
+
+
+def test_each_group_names_the_thresholds_that_it_depends_on() -> None:
+    groups = _find(small_study().report(), "Measurement Group")
+    parameters = [_texts(group, "Algorithm Parameters")[1:] for group in groups]
+    lesions = ["threshold=0.45", "min_lesion_ml=0.1", "ct_class_bounds_percent=25/50/75"]
+    assert parameters == [["threshold=0.5"], ["threshold=0.5"], lesions]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -13,6 +14,7 @@ from pydicom.dataset import Dataset
 from small_study import (
     MODELS,
     ORIENTATIONS,
+    ORIGIN,
     UUID_TEXT,
     SmallStudy,
     small_study,
@@ -20,6 +22,7 @@ from small_study import (
 )
 from validators import dcentvfy_errors, dciodvfy_errors, dcmqi_segments
 
+from ct_triage.configuration import Configuration
 from ct_triage.seg import build_seg
 from ct_triage.severity import Segments
 from ct_triage.volume import Volume
@@ -251,7 +254,7 @@ def test_no_array_is_made_that_is_wider_than_the_masks() -> None:
     lung[:, 100:400, 100:400] = True
     volume = Volume(np.zeros(shape, np.int16), small.volume.affine, headers)
     tracemalloc.start()
-    build_seg(volume, Segments(lung, lung, lung), MODELS)
+    build_seg(volume, Segments(lung, lung, lung), ORIGIN)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 6.5 * lung.nbytes
@@ -262,16 +265,18 @@ def test_the_same_input_gives_the_same_bytes(write: Callable[[Dataset], Path]) -
     assert first == second
 
 
-def test_other_models_or_images_give_other_uids() -> None:
+def test_other_models_settings_or_images_give_other_uids() -> None:
     study = small_study()
     lung, lesion = MODELS
     retrained = (lung, type(lesion)(lesion.name, lesion.version, "c3" * 32))
     late_slice = small_study()
     late_slice.volume.headers[-1].SOPInstanceUID = "1.2.3"
+    other_settings = Configuration(thresholds={"min_lesion_ml": 0.2})
     segs = [
         study.seg(),
-        build_seg(study.volume, study.segments, retrained),
+        build_seg(study.volume, study.segments, replace(ORIGIN, models=retrained)),
+        build_seg(study.volume, study.segments, replace(ORIGIN, configuration=other_settings)),
         late_slice.seg(),
     ]
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
-        assert len({seg[keyword].value for seg in segs}) == 3
+        assert len({seg[keyword].value for seg in segs}) == len(segs)

@@ -9,7 +9,7 @@ from typing import Any
 from monai.deploy.conditions import CountCondition
 from monai.deploy.core import Application, ConditionType, Operator, OperatorSpec
 
-from ct_triage.pipeline import Pipeline, parameters_of
+from ct_triage.pipeline import RESULT_STEP, Pipeline, parameters_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,8 @@ class CTTriageApp(Application):
     ----------
     files : tuple of Path
         The results, in the end.
+    result : dict
+        The findings as in ``result.json``, in the end.
     failure : Exception or None
         Why the run ended early; None once every step has run.
     """
@@ -74,6 +76,7 @@ class CTTriageApp(Application):
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self.files: tuple[Path, ...] = ()
+        self.result: dict[str, Any] = {}
         self.failure: Exception | None = RuntimeError("the application was not run")
         super().__init__()
 
@@ -95,5 +98,7 @@ class CTTriageApp(Application):
         # The scheduler ends quietly when a step never starts: only the last one clears the way.
         if isinstance(result, Exception):
             self.failure = result
+        elif step == RESULT_STEP:
+            self.result = result
         elif step == self._last_step:
             self.files, self.failure = result, None

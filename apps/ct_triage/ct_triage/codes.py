@@ -5,9 +5,13 @@ standard code exists for the lesion share of a lung or for CT-0..CT-4: these are
 coding scheme (PS3.3 8.2), which is explained in every object that uses it.
 """
 
+import uuid
+
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+
+from ct_triage.configuration import PrivateScheme
 
 # --- Structures: CID 7150 for categories, CID 7151 and 7159 for types, CID 244 for laterality.
 ANATOMICAL_STRUCTURE = codes.SCT.AnatomicalStructure
@@ -39,22 +43,10 @@ COMMENT = codes.DCM.Comment
 # TID 1500 row 12; not in pydicom's dictionaries.
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 
-# --- Private.
-SCHEME = "99CTTRIAGE"
-LUNG_VOLUME = Code("LUNG_VOLUME", SCHEME, "Volume of both lungs")
-LESION_VOLUME = Code("LESION_VOLUME", SCHEME, "Volume of the lesions in the lung")
-LESION_SHARE = Code("LESION_SHARE", SCHEME, "Lesion share of the lung volume")
-SEVERITY_SCORE = Code(
-    "SEVERITY_SCORE", SCHEME, "Severity score: larger lesion share of the two lungs"
-)
-SEVERITY_CATEGORY = Code("SEVERITY_CT", SCHEME, "CT severity category")
-CATEGORIES = {
-    "CT-0": Code("CT-0", SCHEME, "CT-0 (none)"),
-    "CT-1": Code("CT-1", SCHEME, "CT-1 (mild)"),
-    "CT-2": Code("CT-2", SCHEME, "CT-2 (moderate)"),
-    "CT-3": Code("CT-3", SCHEME, "CT-3 (severe)"),
-    "CT-4": Code("CT-4", SCHEME, "CT-4 (critical)"),
-}
+# --- Identification; a probability has no context group of its own, percent is CID 7181's unit.
+COVID_19 = Code("840539006", "SCT", "COVID-19")
+PROBABILITY = codes.DCM.Probability
+
 # CID 3716 has nothing between severe and fatal, so the two highest categories share a code.
 SEVERITIES = {
     "CT-0": codes.cid3716.None_,
@@ -64,12 +56,53 @@ SEVERITIES = {
     "CT-4": codes.cid3716.Severe,
 }
 
+_SCHEME_NAMESPACE = uuid.UUID("0d6c1c1e-0f3c-4a38-8a2c-4d8f5f0d9f6b")
 
-def private_scheme() -> CodingSchemeIdentificationItem:
-    """Describe the private scheme (Coding Scheme Identification Sequence, PS3.3 C.12.1)."""
-    return CodingSchemeIdentificationItem(
-        designator=SCHEME,
-        name="CT triage: lesion share and CT severity categories",
-        version="1",
-        responsible_organization="ct-triage-bundles",
-    )
+
+class PrivateCodes:
+    """The codes of the private scheme, under the designator that the configuration gives it.
+
+    Parameters
+    ----------
+    scheme : PrivateScheme
+        Designator, name, version and who is responsible.
+    """
+
+    def __init__(self, scheme: PrivateScheme) -> None:
+        def code(value: str, meaning: str) -> Code:
+            return Code(value, scheme.designator, meaning)
+
+        self.scheme = scheme
+        self.lung_volume = code("LUNG_VOLUME", "Volume of both lungs")
+        self.lesion_volume = code("LESION_VOLUME", "Volume of the lesions in the lung")
+        self.lesion_share = code("LESION_SHARE", "Lesion share of the lung volume")
+        self.severity_score = code(
+            "SEVERITY_SCORE", "Severity score: larger lesion share of the two lungs"
+        )
+        self.severity_category = code("SEVERITY_CT", "CT severity category")
+        self.categories = {
+            "CT-0": code("CT-0", "CT-0 (none)"),
+            "CT-1": code("CT-1", "CT-1 (mild)"),
+            "CT-2": code("CT-2", "CT-2 (moderate)"),
+            "CT-3": code("CT-3", "CT-3 (severe)"),
+            "CT-4": code("CT-4", "CT-4 (critical)"),
+        }
+
+    @property
+    def uid(self) -> str:
+        """Coding Scheme UID (0008,010C): one for each designator, version and organization."""
+        parts = (self.scheme.designator, self.scheme.version, self.scheme.responsible_organization)
+        return f"2.25.{uuid.uuid5(_SCHEME_NAMESPACE, repr(parts)).int}"
+
+    @property
+    def identification(self) -> CodingSchemeIdentificationItem:
+        """Describe the scheme (Coding Scheme Identification Sequence, PS3.3 C.12.1)."""
+        item = CodingSchemeIdentificationItem(
+            designator=self.scheme.designator,
+            name=self.scheme.name,
+            version=self.scheme.version,
+            responsible_organization=self.scheme.responsible_organization,
+        )
+        # highdicom writes it for registered schemes only.
+        item.CodingSchemeUID = self.uid
+        return item

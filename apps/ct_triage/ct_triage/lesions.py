@@ -1,13 +1,21 @@
-"""Lesions: a network run on the lungs' bounding box, and only what lies inside the lungs.
+"""Lesions: a model run on the lungs' bounding box, and only what lies inside the lungs.
 
 Sections 2.2 and 4.1 of "CT-based COVID-19 Triage" (arXiv 2006.01441).
 """
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 
-from ct_triage.network import AxialView, SliceNetwork
+from ct_triage.configuration import Configuration
+from ct_triage.errors import ConfigurationError, ModelError
+from ct_triage.network import AxialView, Region, SliceNetwork
+from ct_triage.provenance import ModelIdentity
 from ct_triage.severity import BoolMask
 from ct_triage.volume import Volume
 
@@ -15,46 +23,174 @@ from ct_triage.volume import Volume
 MARGIN_MM = 10.0
 
 
-def segment_lesions(
-    volume: Volume, network: SliceNetwork, lungs: BoolMask, min_lesion_ml: float = 0.0
-) -> BoolMask:
-    """Segment the lesions of viral pneumonia inside the lungs.
+@dataclass(frozen=True, slots=True)
+class Lesions:
+    """What a lesion model finds in a study.
+
+    Attributes
+    ----------
+    mask : bool array (slices, rows, columns)
+        Lesions inside the lungs, on the volume's grid.
+    covid19_probability : float or None
+        Probability that the study shows COVID-19, 0 to 1; None where the model does not tell or
+        there is no lung to look at.
+    """
+
+    mask: BoolMask
+    covid19_probability: float | None = None
+
+
+class LesionModel(Protocol):
+    """One way to find lesions; each kind of bundle has a class of its own."""
+
+    identifies: ClassVar[bool]
+    """Whether it gives a probability of COVID-19."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Name, version and weight hash."""
+
+    @property
+    def threshold(self) -> float:
+        """Probability from which a voxel counts as lesion."""
+
+    def find(self, volume: Volume, lungs: BoolMask) -> Lesions:
+        """Find the lesions inside the lungs, both on the volume's grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceLesionModel:
+    """A network that looks at one axial slice at a time (``lesion_segmentation_2d``).
+
+    Attributes
+    ----------
+    network : SliceNetwork
+        Image to lesion logits.
+    min_lesion_ml : float
+        Smaller connected pieces are left out as noise.
+    """
+
+    network: SliceNetwork
+    min_lesion_ml: float = 0.0
+    identifies: ClassVar[bool] = False
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Name, version and weight hash."""
+        return self.network.identity
+
+    @property
+    def threshold(self) -> float:
+        """Probability from which a voxel counts as lesion."""
+        return self.network.threshold
+
+    def find(self, volume: Volume, lungs: BoolMask) -> Lesions:
+        """Find the lesions inside the lungs, both on the volume's grid."""
+        view = AxialView.of(volume)
+        lungs_on_view = view.of_mask(lungs)
+        region = lung_region(view, lungs_on_view, self.network)
+        if region is None:
+            return Lesions(np.zeros_like(lungs))
+        probabilities, covid19_probability = self.predict(view, region)
+        spacing_mm = _spacing_mm(view, probabilities.shape)
+        min_voxels = self.min_lesion_ml * 1000.0 / float(spacing_mm.prod())
+        probabilities[_small_pieces(probabilities >= self.threshold, min_voxels)] = 0
+        mask = self.network.mask_on_view(probabilities, view) & lungs_on_view
+        return Lesions(view.on_source_grid(mask), covid19_probability)
+
+    def predict(
+        self, view: AxialView, region: Region
+    ) -> tuple[npt.NDArray[np.float16], float | None]:
+        """Lesion probabilities on the network's grid, 0 outside the region."""
+        return self.network.probabilities(view, region), None
+
+
+@dataclass(frozen=True, slots=True)
+class MultitaskLesionModel(SliceLesionModel):
+    """A network that looks at all slices together and also identifies (``multitask_triage``).
+
+    Its TorchScript takes the lungs' bounding box, (slices, 1, rows, columns), and returns lesion
+    logits of that shape and one identification logit (sections 2.3 and 2.4 of the paper).
+    """
+
+    identifies: ClassVar[bool] = True
+
+    @torch.inference_mode()
+    def predict(
+        self, view: AxialView, region: Region
+    ) -> tuple[npt.NDArray[np.float16], float | None]:
+        """Lesion probabilities as above, and the probability of COVID-19."""
+        batches, images = zip(*self.network.images(view, region), strict=True)
+        outputs = self.network.module(torch.cat(images))
+        try:
+            logits, identification = outputs
+            covid19_probability = float(identification.sigmoid().item())
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ModelError(
+                f"{self.identity.name}: does not return lesion logits and one identification"
+                " logit; choose a multitask bundle or another lesion model"
+            ) from error
+        result = np.zeros(self.network.grid_shape(view), dtype=np.float16)
+        slices = range(batches[0].start, batches[-1].stop)
+        self.network.put_probabilities(result, logits, slices, region)
+        return result, covid19_probability
+
+
+# By the name of the bundle, which is the name of its folder.
+LESION_MODELS: dict[str, type[SliceLesionModel]] = {
+    "lesion_segmentation_2d": SliceLesionModel,
+    "multitask_triage": MultitaskLesionModel,
+}
+
+
+def load_lesion_model(folder: Path, configuration: Configuration) -> LesionModel:
+    """Load the lesion model that a configuration names, with the threshold that it sets.
 
     Parameters
     ----------
-    volume : Volume
-        The study.
-    network : SliceNetwork
-        The lesion network.
-    lungs : bool array (slices, rows, columns)
-        Both lungs on the volume's grid.
-    min_lesion_ml : float
-        Smaller connected pieces are left out as noise.
+    folder : Path
+        Holds the bundles by name.
+    configuration : Configuration
+        Names the bundle, the threshold and the smallest lesion.
 
-    Returns
-    -------
-    bool array (slices, rows, columns)
-        Lesions on the volume's grid.
+    Raises
+    ------
+    ConfigurationError
+        If there is no such kind of lesion model, or it does not identify although it should.
+    ModelError
+        If the bundle is missing or broken.
     """
-    view = AxialView.of(volume)
-    lungs_on_view = view.of_mask(lungs)
+    name = configuration.models.lesions
+    kind = LESION_MODELS.get(name)
+    if kind is None:
+        raise ConfigurationError(
+            f"models.lesions: no lesion model is called {name}; choose one of"
+            f" {', '.join(LESION_MODELS)}"
+        )
+    if configuration.identification and not kind.identifies:
+        able = ", ".join(key for key, model in LESION_MODELS.items() if model.identifies)
+        raise ConfigurationError(
+            f"identification: {name} does not identify COVID-19; set models.lesions to {able} or"
+            " identification to false"
+        )
+    network = SliceNetwork.load(folder / name)
+    network = network.with_threshold(configuration.lesion_threshold)
+    return kind(network, configuration.thresholds.min_lesion_ml)
+
+
+def lung_region(view: AxialView, lungs_on_view: BoolMask, network: SliceNetwork) -> Region | None:
+    """Bounding box of the lungs, with a margin, on a network's grid; None where there is none."""
     grid = network.grid_shape(view)
-    spacing_mm = np.array(view.spacing_mm) * lungs_on_view.shape / grid
-    region = _bounding_box(lungs_on_view, grid, spacing_mm)
-    if region is None:
-        return np.zeros_like(lungs)
-    probabilities = network.probabilities(view, region)
-    small = _small_pieces(
-        probabilities >= network.threshold, min_lesion_ml * 1000.0 / float(spacing_mm.prod())
-    )
-    probabilities[small] = 0
-    lesions = network.mask_on_view(probabilities, view) & lungs_on_view
-    return view.on_source_grid(lesions)
+    return _bounding_box(lungs_on_view, grid, _spacing_mm(view, grid))
+
+
+def _spacing_mm(view: AxialView, grid: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    return np.array(view.spacing_mm) * view.voxels.shape / grid
 
 
 def _bounding_box(
     mask: BoolMask, grid: tuple[int, int, int], spacing_mm: npt.NDArray[np.float64]
-) -> tuple[slice, slice, slice] | None:
+) -> Region | None:
     """Box of a mask with a margin, in indices of a coarser grid over the same field of view."""
     box = ndimage.find_objects(mask.view(np.uint8))
     if not box:

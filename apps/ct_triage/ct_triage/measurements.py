@@ -19,3 +19,9 @@ def involvement_numbers(involvement: Involvement) -> dict[str, float]:
 def severity_score(findings: Findings) -> float:
     """Severity score in percent."""
     return round(findings.severity_score_percent, PERCENT_DECIMALS)
+
+
+def covid19_probability_percent(findings: Findings) -> float | None:
+    """Probability of COVID-19 in percent; None where it is not known."""
+    probability = findings.covid19_probability
+    return None if probability is None else round(100 * probability, PERCENT_DECIMALS)

@@ -6,7 +6,8 @@ application reads from there how the network wants its input, so it knows no mod
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from ct_triage.volume import Volume, spacing_mm
 CANONICAL = np.array([[2, 1], [1, 1], [0, 1]])
 REQUIRED_KEYS = ("spacing_mm", "hu_window", "threshold", "divisor")
 BATCH_SLICES = 8
+# Slices, rows and columns of a network's grid.
+Region = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,10 @@ class SliceNetwork:
             int(config["divisor"]),
         )
 
+    def with_threshold(self, threshold: float | None) -> "SliceNetwork":
+        """Return the same network with another threshold; None keeps its own."""
+        return self if threshold is None else replace(self, threshold=threshold)
+
     def grid_shape(self, view: AxialView) -> tuple[int, int, int]:
         """Shape (slices, rows, columns) of a view's slices at the network's spacing."""
         n_slices, rows, columns = view.voxels.shape
@@ -140,7 +147,7 @@ class SliceNetwork:
 
     @torch.inference_mode()
     def probabilities(
-        self, view: AxialView, region: tuple[slice, slice, slice] | None = None
+        self, view: AxialView, region: Region | None = None
     ) -> npt.NDArray[np.float16]:
         """Run the network on every slice, or on a region of them.
 
@@ -157,9 +164,26 @@ class SliceNetwork:
             Probabilities at the network's spacing. Half precision keeps a study of 1000 slices
             within 100 MB.
         """
+        result = np.zeros(self.grid_shape(view), dtype=np.float16)
+        for batch, image in self.images(view, region):
+            logits = self.module(image)
+            self.put_probabilities(result, logits, batch, region)
+        return result
+
+    def images(
+        self, view: AxialView, region: Region | None = None
+    ) -> Iterator[tuple[range, torch.Tensor]]:
+        """Prepare a view, or a region of it, for the network, a few slices at a time.
+
+        Yields
+        ------
+        slices : range
+            Which slices of the view.
+        image : float32 tensor (slices, 1, rows, columns)
+            In [0, 1] at the network's spacing, padded to its divisor at the bottom and right.
+        """
         shape = self.grid_shape(view)
         slices, rows, columns = region or (slice(None), slice(None), slice(None))
-        result = np.zeros(shape, dtype=np.float16)
         low, high = self.hu_window
         indices = range(shape[0])[slices]
         for start in range(0, len(indices), BATCH_SLICES):
@@ -167,9 +191,23 @@ class SliceNetwork:
             hu = torch.from_numpy(view.voxels[batch.start : batch.stop].astype(np.float32))
             image = F.interpolate(hu[:, None], shape[1:], mode="bilinear", antialias=True)
             image = ((image[..., rows, columns] - low) / (high - low)).clamp(0, 1)
-            logits = self.module(self._padded(image))[..., : image.shape[-2], : image.shape[-1]]
-            result[batch.start : batch.stop, rows, columns] = logits.sigmoid()[:, 0].numpy()
-        return result
+            yield batch, self._padded(image)
+
+    @staticmethod
+    def put_probabilities(
+        result: npt.NDArray[np.float16],
+        logits: torch.Tensor,
+        slices: range,
+        region: Region | None,
+    ) -> None:
+        """Write the probabilities of logits (slices, 1, rows, columns), without their padding.
+
+        ``result`` has the shape of the network's grid.
+        """
+        _, rows, columns = region or (slice(None), slice(None), slice(None))
+        target = result[slices.start : slices.stop, rows, columns]
+        _, n_rows, n_columns = target.shape
+        target[:] = logits[:, 0, :n_rows, :n_columns].sigmoid().numpy()
 
     def _padded(self, image: torch.Tensor) -> torch.Tensor:
         bottom, right = (-size % self.divisor for size in image.shape[-2:])

@@ -2,43 +2,47 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from highdicom.seg import Segmentation
 from pydicom.dataset import Dataset
 
-from ct_triage.lesions import segment_lesions
+from ct_triage.configuration import Configuration
+from ct_triage.fhir import build_fhir
+from ct_triage.lesions import LesionModel, Lesions, load_lesion_model
 from ct_triage.lungs import segment_lungs
 from ct_triage.network import SliceNetwork
-from ct_triage.provenance import ModelIdentity
+from ct_triage.provenance import Origin
 from ct_triage.reading import read_volume
 from ct_triage.report import build_report
 from ct_triage.result_json import build_result
-from ct_triage.results import write_results
+from ct_triage.results import FHIR_FILE, REPORT_FILE, RESULT_FILE, SEG_FILE, write_results
 from ct_triage.seg import build_seg
 from ct_triage.series import Series, find_series
 from ct_triage.severity import BoolMask, Findings, Segments, assess_severity
 from ct_triage.volume import Volume
 
-LUNG_BUNDLE = "lung_segmentation"
-LESION_BUNDLE = "lesion_segmentation_2d"
-# Smaller pieces are as often vessels and partial volume as disease.
-MIN_LESION_ML = 0.1
+# The findings for people and programs that do not read DICOM.
+RESULT_STEP = "result"
 
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """The networks of one run."""
+    """The models of one run."""
 
     lung: SliceNetwork
-    lesion: SliceNetwork
+    lesion: LesionModel
 
-    @property
-    def identities(self) -> tuple[ModelIdentity, ...]:
-        """Which models took part."""
-        return self.lung.identity, self.lesion.identity
+    def origin(self, configuration: Configuration) -> Origin:
+        """Say what results of these networks under a configuration are made with."""
+        return Origin(
+            (self.lung.identity, self.lesion.identity),
+            self.lung.threshold,
+            self.lesion.threshold,
+            configuration,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +57,32 @@ class Pipeline:
         Folder for the results, made if need be.
     models : Path
         Folder that holds the bundles by name.
+    configuration : Configuration
+        Every setting.
+    series : Series, optional
+        The series to look at; by default the one of the study that suits best.
     """
 
     study: Path
     output: Path
     models: Path
+    configuration: Configuration = field(default_factory=Configuration)
+    series: Series | None = None
 
     def steps(self) -> dict[str, Callable[..., Any]]:
         """Name each step's result; a step's parameters are the names of earlier results."""
         return {
             "networks": self._load_networks,
+            "origin": self._origin,
             "series": self._find_series,
             "volume": read_volume,
             "lungs": self._segment_lungs,
-            "segments": self._segment_lesions,
-            "findings": self._assess_severity,
+            "lesions": self._find_lesions,
+            "segments": self._segments,
+            "findings": self._assess,
             "seg": self._build_seg,
             "report": self._build_report,
+            RESULT_STEP: self._build_result,
             "files": self._write_results,
         }
 
@@ -80,51 +93,93 @@ class Pipeline:
             results[name] = step(**{key: results[key] for key in parameters_of(step)})
         return results
 
+    def for_series(self, series: Series) -> "Pipeline":
+        """Return the same for one series, whose results get a folder of their own."""
+        return replace(self, series=series, output=self.output / series.folder_name)
+
     def _load_networks(self) -> Networks:
+        configuration = self.configuration
+        lung = SliceNetwork.load(self.models / configuration.models.lungs)
         return Networks(
-            SliceNetwork.load(self.models / LUNG_BUNDLE),
-            SliceNetwork.load(self.models / LESION_BUNDLE),
+            lung.with_threshold(configuration.thresholds.lung),
+            load_lesion_model(self.models, configuration),
         )
 
+    def _origin(self, networks: Networks) -> Origin:
+        return networks.origin(self.configuration)
+
     def _find_series(self) -> Series:
-        return find_series(self.study)
+        return self.series or find_series(self.study, self.configuration.series)
 
     def _segment_lungs(self, volume: Volume, networks: Networks) -> tuple[BoolMask, BoolMask]:
         return segment_lungs(volume, networks.lung)
 
-    def _segment_lesions(
+    def _find_lesions(
         self, volume: Volume, networks: Networks, lungs: tuple[BoolMask, BoolMask]
-    ) -> Segments:
+    ) -> Lesions:
         right, left = lungs
-        lesion = segment_lesions(volume, networks.lesion, right | left, MIN_LESION_ML)
-        return Segments(right, left, lesion)
+        return networks.lesion.find(volume, right | left)
 
-    def _assess_severity(self, volume: Volume, segments: Segments) -> Findings:
-        return assess_severity(segments, volume.voxel_volume_ml)
+    def _segments(self, lungs: tuple[BoolMask, BoolMask], lesions: Lesions) -> Segments:
+        return Segments(*lungs, lesions.mask)
 
-    def _build_seg(self, volume: Volume, segments: Segments, networks: Networks) -> Segmentation:
-        return build_seg(volume, segments, networks.identities)
+    def _assess(self, volume: Volume, segments: Segments, lesions: Lesions) -> Findings:
+        # CT-0 is exactly no lesion.
+        bounds_percent = (0.0, *(100 * bound for bound in self.configuration.ct_class_bounds))
+        findings = assess_severity(segments, volume.voxel_volume_ml, bounds_percent)
+        if not self.configuration.identification:
+            return findings
+        return replace(findings, covid19_probability=lesions.covid19_probability)
+
+    def _build_seg(self, volume: Volume, segments: Segments, origin: Origin) -> Segmentation | None:
+        if not self.configuration.outputs.seg:
+            return None
+        return build_seg(volume, segments, origin)
 
     def _build_report(
         self,
         volume: Volume,
         segments: Segments,
-        seg: Segmentation,
+        seg: Segmentation | None,
         findings: Findings,
-        networks: Networks,
-    ) -> Dataset:
-        return build_report(volume, segments, seg, findings, networks.identities)
+        origin: Origin,
+    ) -> Dataset | None:
+        outputs = self.configuration.outputs
+        # FHIR is a mapping of the report, whether that is written or not.
+        if not (outputs.sr or outputs.fhir):
+            return None
+        return build_report(volume, segments, seg, findings, origin)
+
+    def _build_result(
+        self,
+        volume: Volume,
+        seg: Dataset | None,
+        report: Dataset | None,
+        findings: Findings,
+        origin: Origin,
+    ) -> dict[str, Any]:
+        written = report if self.configuration.outputs.sr else None
+        return build_result(volume, seg, written, findings, origin)
 
     def _write_results(
         self,
         volume: Volume,
-        seg: Dataset,
-        report: Dataset,
-        findings: Findings,
-        networks: Networks,
+        seg: Dataset | None,
+        report: Dataset | None,
+        result: dict[str, Any],
+        origin: Origin,
     ) -> tuple[Path, ...]:
-        result = build_result(volume, seg, report, findings, networks.identities)
-        return write_results(self.output, seg, report, result)
+        outputs = self.configuration.outputs
+        results: dict[str, Any] = {}
+        if outputs.seg:
+            results[SEG_FILE] = seg
+        if outputs.sr:
+            results[REPORT_FILE] = report
+        if outputs.fhir and report is not None:
+            results[FHIR_FILE] = build_fhir(volume, report, origin)
+        if outputs.json_:
+            results[RESULT_FILE] = result
+        return write_results(self.output, results)
 
 
 def parameters_of(step: Callable[..., Any]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 from highdicom.base import SOPClass
@@ -15,16 +15,17 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, TM
 
 from ct_triage import __version__
+from ct_triage.codes import PrivateCodes
+from ct_triage.configuration import Configuration
 from ct_triage.volume import Volume
 
-MANUFACTURER = "ct-triage-bundles"
 APPLICATION = "ct_triage"
 # Algorithm parameter that tells a model's weights apart from all others.
 WEIGHTS_PARAMETER = "weights_sha256"
 
 # Any fixed UUID would do; this one is the namespace of this application's identifiers.
 _NAMESPACE = uuid.UUID("5b4c6f0e-8a53-4c0e-9d0b-6d2f1f2f7a10")
-_UNKNOWN_MOMENT = datetime(1900, 1, 1)
+UNKNOWN_MOMENT = datetime(1900, 1, 1)
 _LARGEST_SOURCE_SERIES_NUMBER = 10_000_000
 # What highdicom reads of a source image, besides its place in the patient.
 _COPIED_KEYWORDS = (
@@ -74,30 +75,99 @@ class ModelIdentity:
     sha256: str
 
 
-def derive_uid(purpose: str, volume: Volume, models: Sequence[ModelIdentity]) -> str:
-    """Derive a UID that a second run on the same images with the same models gives again.
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What results are made with: the models, the settings, and the names they go under.
 
-    A UUID-derived UID (PS3.5 B.2) of the application's version, the models and every source
-    instance. Results that are sent twice replace each other instead of adding up, and a late
-    slice, another model or another version gives results of their own.
+    Attributes
+    ----------
+    models : tuple of 2 ModelIdentity
+        The lung model and the lesion model.
+    lung_threshold, lesion_threshold : float
+        Probabilities from which a voxel counts, as they were applied.
+    configuration : Configuration
+        Every setting of the run.
+    """
+
+    models: tuple[ModelIdentity, ModelIdentity]
+    lung_threshold: float
+    lesion_threshold: float
+    configuration: Configuration = field(default_factory=Configuration)
+
+    @property
+    def codes(self) -> PrivateCodes:
+        """The private codes of these results."""
+        return PrivateCodes(self.configuration.private_scheme)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the application's version, the models and the configuration."""
+        return _digest(APPLICATION, __version__, _plain(self.models), self.configuration.sha256)
+
+    @property
+    def lung_parameters(self) -> dict[str, str]:
+        """Algorithm parameters of the lung model, for segmentation and report."""
+        return {
+            WEIGHTS_PARAMETER: self.models[0].sha256,
+            "threshold": f"{self.lung_threshold:g}",
+        }
+
+    @property
+    def lesion_parameters(self) -> dict[str, str]:
+        """Algorithm parameters of the lesion model and of what is derived from its mask."""
+        bounds = "/".join(f"{100 * bound:g}" for bound in self.configuration.ct_class_bounds)
+        return {
+            WEIGHTS_PARAMETER: self.models[1].sha256,
+            "threshold": f"{self.lesion_threshold:g}",
+            "min_lesion_ml": f"{self.configuration.thresholds.min_lesion_ml:g}",
+            "ct_class_bounds_percent": bounds,
+        }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of the site's calibration."""
+        site = self.configuration.site
+        if site is None:
+            return ()
+        notes = [f"thresholds of the site {site.site} were applied"]
+        calibration = site.calibration
+        if calibration is None:
+            notes.append("the site file has no record of its calibration")
+            return tuple(notes)
+        if calibration.trusted is False:
+            notes.append("the site's calibration is marked as not trusted")
+        lesion = self.models[1]
+        if calibration.model and lesion.sha256 not in calibration.model:
+            notes.append(
+                f"the site's thresholds were calibrated for another model than {lesion.name}"
+            )
+        return tuple(notes)
+
+
+def derive_uid(purpose: str, volume: Volume, origin: Origin) -> str:
+    """Derive a UID that a second run on the same images with the same origin gives again.
+
+    A UUID-derived UID (PS3.5 B.2) of the application's version, the models, the configuration and
+    every source instance. Results that are sent twice replace each other instead of adding up,
+    and a late slice, another model, another setting or another version gives results of their own.
     """
     instances = [str(header.SOPInstanceUID) for header in volume.headers]
-    return _uid_of(purpose, str(volume.headers[0].SeriesInstanceUID), instances, _plain(models))
+    return _uid_of(purpose, str(volume.headers[0].SeriesInstanceUID), instances, origin.fingerprint)
 
 
-def device_uid(models: Sequence[ModelIdentity]) -> str:
-    """UID of the observer: this version of the application with these models."""
-    return _uid_of("device", _plain(models))
+def device_uid(origin: Origin) -> str:
+    """UID of the observer: this version of the application with these models and settings."""
+    return _uid_of("device", origin.fingerprint)
 
 
-def device_serial_number(models: Sequence[ModelIdentity]) -> str:
-    """Sixteen hexadecimal digits that stand for a set of models."""
-    return _digest(_plain(models))[:16]
+def device_serial_number(origin: Origin) -> str:
+    """Sixteen hexadecimal digits that stand for a version, its models and its settings."""
+    return origin.fingerprint[:16]
 
 
-def software_versions(models: Sequence[ModelIdentity]) -> tuple[str, ...]:
+def software_versions(origin: Origin) -> tuple[str, ...]:
     """Name and version of the application and of each model."""
-    return (f"{APPLICATION} {__version__}", *(f"{m.name} {m.version}" for m in models))
+    return (f"{APPLICATION} {__version__}", *(f"{m.name} {m.version}" for m in origin.models))
 
 
 def series_number(volume: Volume, offset: int) -> int:
@@ -127,11 +197,11 @@ def content_moment(volume: Volume) -> datetime:
         if not date:
             continue
         try:
-            time = TM(header[f"{kind}Time"].value) or _UNKNOWN_MOMENT.time()
+            time = TM(header[f"{kind}Time"].value) or UNKNOWN_MOMENT.time()
         except (KeyError, ValueError):
-            time = _UNKNOWN_MOMENT.time()
+            time = UNKNOWN_MOMENT.time()
         return datetime.combine(date, time)
-    return _UNKNOWN_MOMENT
+    return UNKNOWN_MOMENT
 
 
 def source_images(volume: Volume) -> list[Dataset]:
@@ -184,4 +254,4 @@ def _digest(*parts: object) -> str:
 
 
 def _uid_of(*parts: object) -> str:
-    return f"2.25.{uuid.uuid5(_NAMESPACE, _digest(APPLICATION, __version__, *parts)).int}"
+    return f"2.25.{uuid.uuid5(_NAMESPACE, _digest(*parts)).int}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from highdicom.seg import Segmentation
@@ -14,6 +15,7 @@ from highdicom.sr import (
     FindingSite,
     Measurement,
     MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
     ObservationContext,
     ObserverContext,
     QualitativeEvaluation,
@@ -26,31 +28,23 @@ from highdicom.sr import (
 )
 from pydicom.config import disable_value_validation
 from pydicom.sr.codedict import codes as dicom_codes
-from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from ct_triage import __version__, codes, provenance
-from ct_triage.measurements import involvement_numbers, severity_score
-from ct_triage.provenance import ModelIdentity
-from ct_triage.seg import LEFT_LUNG, LESION, RIGHT_LUNG, SEGMENT_KINDS, SegmentKind
+from ct_triage.codes import PrivateCodes
+from ct_triage.measurements import (
+    covid19_probability_percent,
+    involvement_numbers,
+    severity_score,
+)
+from ct_triage.provenance import ModelIdentity, Origin
+from ct_triage.seg import LEFT_LUNG, LESION, RIGHT_LUNG, SEGMENT_KINDS, SegmentKind, tracking_uid
 from ct_triage.severity import Findings, Involvement, Segments
 from ct_triage.volume import Volume
 
 SERIES_NUMBER_OFFSET = 92
+Group = VolumetricROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations
 DISCLAIMER = "Computed by research software without human review. Not for clinical use."
-
-# What the numbers are called inside a lung's group and inside the lesions' group: in each,
-# "Volume" is that of the segment which the group refers to.
-_LUNG_MEASUREMENTS = {
-    "lung_volume_ml": (codes.VOLUME, codes.CUBIC_CENTIMETRE),
-    "lesion_volume_ml": (codes.LESION_VOLUME, codes.CUBIC_CENTIMETRE),
-    "lesion_share_percent": (codes.LESION_SHARE, codes.PERCENT),
-}
-_LESION_MEASUREMENTS = {
-    "lung_volume_ml": (codes.LUNG_VOLUME, codes.CUBIC_CENTIMETRE),
-    "lesion_volume_ml": (codes.VOLUME, codes.CUBIC_CENTIMETRE),
-    "lesion_share_percent": (codes.LESION_SHARE, codes.PERCENT),
-}
 
 
 # Real archives send UIDs that break the rules; they must be referred to as they are.
@@ -58,15 +52,16 @@ _LESION_MEASUREMENTS = {
 def build_report(
     volume: Volume,
     segments: Segments,
-    seg: Segmentation,
+    seg: Segmentation | None,
     findings: Findings,
-    models: Sequence[ModelIdentity],
+    origin: Origin,
 ) -> Comprehensive3DSR:
     """Report the findings, with each group of them tied to a segment of ``seg``.
 
     There is one group per segment (TID 1411), in every study: right lung, left lung and lesions.
     The severity of the study is in the lesions' group, where readers of measurement groups find
-    it; in a healthy patient that group says that lesions are absent.
+    it; in a healthy patient that group says that lesions are absent. The probability of COVID-19,
+    where it is known, is in a group of its own, with the lesions as its region.
 
     Parameters
     ----------
@@ -74,46 +69,36 @@ def build_report(
         The source images.
     segments : Segments
         Masks (slices, rows, columns) on the volume's grid.
-    seg : Segmentation
-        What :func:`ct_triage.seg.build_seg` made of them.
+    seg : Segmentation or None
+        What :func:`ct_triage.seg.build_seg` made of them. Without it the groups stand alone
+        (TID 1501): a report must not refer to an object that nobody will find.
     findings : Findings
         What was measured.
-    models : sequence of 2 ModelIdentity
-        The lung model and the lesion model.
+    origin : Origin
+        What they were made with.
     """
-    lung_model, lesion_model = models
     images = provenance.source_images(volume)
-    uid = partial(provenance.derive_uid, volume=volume, models=models)
+    uid = partial(provenance.derive_uid, volume=volume, origin=origin)
     moment = provenance.content_moment(volume)
     content = MeasurementReport(
-        observation_context=_observation_context(models),
+        observation_context=_observation_context(origin),
         procedure_reported=codes.CT_PROCEDURE,
         title=dicom_codes.cid7021.ImagingMeasurementReport,
         referenced_images=[images[index] for index in _key_slices(segments)],
-        imaging_measurements=[
-            _group(seg, RIGHT_LUNG, lung_model, _measure(findings.right_lung, _LUNG_MEASUREMENTS)),
-            _group(seg, LEFT_LUNG, lung_model, _measure(findings.left_lung, _LUNG_MEASUREMENTS)),
-            _group(
-                seg,
-                LESION,
-                lesion_model,
-                [*_measure(findings.both_lungs, _LESION_MEASUREMENTS), _score(findings)],
-                _evaluate(findings),
-            ),
-        ],
+        imaging_measurements=_groups(volume, seg, findings, origin),
     )
-    content[0].ContentSequence.append(_comments([DISCLAIMER, *volume.notes]))
+    content[0].ContentSequence.append(_comments([DISCLAIMER, *volume.notes, *origin.notes]))
     report = Comprehensive3DSR(
-        evidence=[*images, seg],
+        evidence=images if seg is None else [*images, seg],
         content=content,
         series_instance_uid=uid("SR series"),
         series_number=provenance.series_number(volume, SERIES_NUMBER_OFFSET),
         sop_instance_uid=uid("SR"),
         instance_number=1,
-        manufacturer=provenance.MANUFACTURER,
-        manufacturer_model_name=provenance.APPLICATION,
-        software_versions=provenance.software_versions(models),
-        device_serial_number=provenance.device_serial_number(models),
+        manufacturer=origin.configuration.manufacturer.name,
+        manufacturer_model_name=origin.configuration.manufacturer.model_name,
+        software_versions=provenance.software_versions(origin),
+        device_serial_number=provenance.device_serial_number(origin),
         # Complete as far as the software goes, but no person has looked at it.
         is_complete=True,
         is_final=False,
@@ -121,57 +106,108 @@ def build_report(
         series_description="CT triage: severity report, not for clinical use",
         content_date=moment.date(),
         content_time=moment.time(),
-        coding_schemes=[codes.private_scheme()],
+        coding_schemes=[origin.codes.identification],
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     provenance.finish(report, volume)
     return report
 
 
-def _observation_context(models: Sequence[ModelIdentity]) -> ObservationContext:
+def _observation_context(origin: Origin) -> ObservationContext:
+    manufacturer = origin.configuration.manufacturer
     device = DeviceObserverIdentifyingAttributes(
-        uid=provenance.device_uid(models),
-        name=provenance.APPLICATION,
-        manufacturer_name=provenance.MANUFACTURER,
-        model_name=f"{provenance.APPLICATION} {__version__}",
-        serial_number=provenance.device_serial_number(models),
+        uid=provenance.device_uid(origin),
+        name=manufacturer.model_name,
+        manufacturer_name=manufacturer.name,
+        model_name=f"{manufacturer.model_name} {__version__}",
+        serial_number=provenance.device_serial_number(origin),
     )
     return ObservationContext(
         observer_device_context=ObserverContext(dicom_codes.DCM.Device, device)
     )
 
 
+def _groups(
+    volume: Volume, seg: Segmentation | None, findings: Findings, origin: Origin
+) -> list[Group]:
+    private = origin.codes
+    lung_model, lesion_model = origin.models
+    by_lung = _algorithm(lung_model, origin.lung_parameters)
+    by_lesion = _algorithm(lesion_model, origin.lesion_parameters)
+    group = partial(_group, volume, seg, origin)
+    groups: list[Group] = [
+        group(RIGHT_LUNG, by_lung, _measure_lung(findings.right_lung, private)),
+        group(LEFT_LUNG, by_lung, _measure_lung(findings.left_lung, private)),
+        group(
+            LESION,
+            by_lesion,
+            _measure_lesions(findings, private),
+            _evaluate(findings, private),
+        ),
+    ]
+    probability = covid19_probability_percent(findings)
+    if probability is not None:
+        tracking = TrackingIdentifier(
+            uid=provenance.derive_uid("tracking COVID-19", volume, origin), identifier="COVID-19"
+        )
+        measurement = Measurement(codes.PROBABILITY, probability, codes.PERCENT)
+        groups.append(
+            group(
+                LESION,
+                by_lesion,
+                [measurement],
+                finding_type=codes.COVID_19,
+                tracking_identifier=tracking,
+            )
+        )
+    return groups
+
+
+def _algorithm(model: ModelIdentity, parameters: dict[str, str]) -> AlgorithmIdentification:
+    return AlgorithmIdentification(
+        model.name,
+        model.version,
+        parameters=[f"{name}={value}" for name, value in parameters.items()],
+    )
+
+
 def _group(
-    seg: Segmentation,
+    volume: Volume,
+    seg: Segmentation | None,
+    origin: Origin,
     kind: SegmentKind,
-    model: ModelIdentity,
+    algorithm: AlgorithmIdentification,
     measurements: list[Measurement],
     evaluations: Sequence[QualitativeEvaluation] = (),
-) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
-    """Measurement group of one segment (TID 1411), tracked by what the segment is tracked by."""
-    number = SEGMENT_KINDS.index(kind) + 1
-    segment = seg.get_segment_description(number)
-    return VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            uid=segment.tracking_uid, identifier=segment.tracking_id
+    **instead: Any,
+) -> Group:
+    """Measurement group of one segment, tracked by what the segment is tracked by.
+
+    ``instead`` replaces what the group says, for a finding that the segment is the evidence of.
+    """
+    common: dict[str, Any] = {
+        "tracking_identifier": TrackingIdentifier(
+            uid=tracking_uid(kind, volume, origin), identifier=kind.label
         ),
-        finding_type=kind.structure,
-        finding_sites=[FindingSite(codes.LUNG, laterality=kind.laterality)],
+        "finding_type": kind.structure,
+        "finding_sites": [FindingSite(codes.LUNG, laterality=kind.laterality)],
+        "algorithm_id": algorithm,
+        "measurements": measurements,
+        "qualitative_evaluations": evaluations,
+        **instead,
+    }
+    if seg is None:
+        return MeasurementsAndQualitativeEvaluations(**common)
+    return VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=ReferencedSegment(
             sop_class_uid=seg.SOPClassUID,
             sop_instance_uid=seg.SOPInstanceUID,
-            segment_number=number,
+            segment_number=SEGMENT_KINDS.index(kind) + 1,
             source_series=SourceSeriesForSegmentation(
                 seg.ReferencedSeriesSequence[0].SeriesInstanceUID
             ),
         ),
-        algorithm_id=AlgorithmIdentification(
-            model.name,
-            model.version,
-            parameters=[f"{provenance.WEIGHTS_PARAMETER}={model.sha256}"],
-        ),
-        measurements=measurements,
-        qualitative_evaluations=evaluations,
+        **common,
     )
 
 
@@ -187,21 +223,34 @@ def _key_slices(segments: Segments) -> list[int]:
     return sorted({0, int(np.argmax(areas)), len(areas) - 1})
 
 
-def _measure(involvement: Involvement, names: dict[str, tuple[Code, Code]]) -> list[Measurement]:
-    numbers = involvement_numbers(involvement)
-    return [Measurement(name, numbers[key], unit) for key, (name, unit) in names.items()]
+# "Volume" is that of the segment which the group refers to, in a lung's group and in the lesions'.
 
 
-def _score(findings: Findings) -> Measurement:
-    return Measurement(codes.SEVERITY_SCORE, severity_score(findings), codes.PERCENT)
+def _measure_lung(lung: Involvement, private: PrivateCodes) -> list[Measurement]:
+    numbers = involvement_numbers(lung)
+    return [
+        Measurement(codes.VOLUME, numbers["lung_volume_ml"], codes.CUBIC_CENTIMETRE),
+        Measurement(private.lesion_volume, numbers["lesion_volume_ml"], codes.CUBIC_CENTIMETRE),
+        Measurement(private.lesion_share, numbers["lesion_share_percent"], codes.PERCENT),
+    ]
 
 
-def _evaluate(findings: Findings) -> list[QualitativeEvaluation]:
+def _measure_lesions(findings: Findings, private: PrivateCodes) -> list[Measurement]:
+    numbers = involvement_numbers(findings.both_lungs)
+    return [
+        Measurement(private.lung_volume, numbers["lung_volume_ml"], codes.CUBIC_CENTIMETRE),
+        Measurement(codes.VOLUME, numbers["lesion_volume_ml"], codes.CUBIC_CENTIMETRE),
+        Measurement(private.lesion_share, numbers["lesion_share_percent"], codes.PERCENT),
+        Measurement(private.severity_score, severity_score(findings), codes.PERCENT),
+    ]
+
+
+def _evaluate(findings: Findings, private: PrivateCodes) -> list[QualitativeEvaluation]:
     has_lesions = findings.both_lungs.lesion_volume_ml > 0
     category = findings.severity_category
     return [
         QualitativeEvaluation(codes.PRESENCE, codes.PRESENT if has_lesions else codes.ABSENT),
-        QualitativeEvaluation(codes.SEVERITY_CATEGORY, codes.CATEGORIES[category]),
+        QualitativeEvaluation(private.severity_category, private.categories[category]),
         QualitativeEvaluation(codes.SEVERITY, codes.SEVERITIES[category]),
     ]
 

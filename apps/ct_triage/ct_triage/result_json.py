@@ -1,26 +1,29 @@
 """The findings of a study as a small JSON document; ``docs/result.schema.json`` describes it."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pydicom.dataset import Dataset
 
-from ct_triage import __version__, provenance
-from ct_triage.measurements import involvement_numbers, severity_score
-from ct_triage.provenance import ModelIdentity
+from ct_triage import __version__, codes, provenance
+from ct_triage.measurements import (
+    covid19_probability_percent,
+    involvement_numbers,
+    severity_score,
+)
+from ct_triage.provenance import Origin
 from ct_triage.severity import Findings
 from ct_triage.volume import Volume
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 def build_result(
     volume: Volume,
-    seg: Dataset,
-    report: Dataset,
+    seg: Dataset | None,
+    report: Dataset | None,
     findings: Findings,
-    models: Sequence[ModelIdentity],
+    origin: Origin,
 ) -> dict[str, Any]:
     """Gather the findings with the same numbers as the report, without patient name or ID.
 
@@ -28,18 +31,19 @@ def build_result(
     ----------
     volume : Volume
         The source images.
-    seg, report : Dataset
-        The DICOM results, for their UIDs.
+    seg, report : Dataset or None
+        The DICOM results, for their UIDs; None for what is not written.
     findings : Findings
         What was measured.
-    models : sequence of ModelIdentity
-        The models in the order they ran.
+    origin : Origin
+        What they were made with.
     """
     first = volume.headers[0]
     return {
         "schema_version": SCHEMA_VERSION,
         "application": {"name": provenance.APPLICATION, "version": __version__},
-        "models": [asdict(model) for model in models],
+        "models": [asdict(model) for model in origin.models],
+        "settings": _settings(origin),
         "source": {
             "study_instance_uid": str(first.StudyInstanceUID),
             "series_instance_uid": str(first.SeriesInstanceUID),
@@ -51,9 +55,39 @@ def build_result(
             "both_lungs": involvement_numbers(findings.both_lungs),
             "severity_score_percent": severity_score(findings),
             "severity_category": findings.severity_category,
+            **_identification(findings, origin),
         },
-        "outputs": {"seg": _identify(seg), "report": _identify(report)},
-        "notes": list(volume.notes),
+        "outputs": {
+            name: _identify(instance)
+            for name, instance in (("seg", seg), ("report", report))
+            if instance is not None
+        },
+        "notes": [*volume.notes, *origin.notes],
+    }
+
+
+def _identification(findings: Findings, origin: Origin) -> dict[str, Any]:
+    if not origin.configuration.identification:
+        return {}
+    return {
+        "identification": {
+            "condition": codes.COVID_19.meaning,
+            "probability_percent": covid19_probability_percent(findings),
+        }
+    }
+
+
+def _settings(origin: Origin) -> dict[str, Any]:
+    """Return the numbers that the findings depend on besides the models' weights."""
+    configuration = origin.configuration
+    site = configuration.site
+    return {
+        "configuration_sha256": configuration.sha256,
+        "lung_threshold": origin.lung_threshold,
+        "lesion_threshold": origin.lesion_threshold,
+        "min_lesion_ml": configuration.thresholds.min_lesion_ml,
+        "ct_class_bounds": list(configuration.ct_class_bounds),
+        "site": site and site.model_dump(mode="json", exclude_none=True),
     }
 
 

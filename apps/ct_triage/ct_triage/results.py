@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,27 @@ from ct_triage.errors import OutputError
 SEG_FILE = "seg.dcm"
 REPORT_FILE = "sr.dcm"
 RESULT_FILE = "result.json"
+FHIR_FILE = "result.fhir.json"
+NO_RESULT_FILE = "no_result.json"
+SERIES_FILE = "series.json"
+RESULT_FILES = (SEG_FILE, REPORT_FILE, RESULT_FILE, FHIR_FILE, NO_RESULT_FILE, SERIES_FILE)
 
 
 def write_results(
-    folder: Path, seg: Dataset, report: Dataset, result: dict[str, Any]
+    folder: Path, results: Mapping[str, Dataset | dict[str, Any]]
 ) -> tuple[Path, ...]:
-    """Write ``seg.dcm``, ``sr.dcm`` and, last, ``result.json`` into a folder.
+    """Write results into a folder: data sets as DICOM, dictionaries as JSON.
 
     Each file is written in full under another name and then renamed, so none is ever seen
-    half-written.
+    half-written. What an earlier run left under a name that this one does not write is removed:
+    the files of a folder always belong together.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if need be.
+    results : mapping
+        By file name, one of ``RESULT_FILES``, in the order in which they appear.
 
     Raises
     ------
@@ -32,15 +45,19 @@ def write_results(
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
             partial = Path(scratch)
-            seg.save_as(partial / SEG_FILE, enforce_file_format=True)
-            report.save_as(partial / REPORT_FILE, enforce_file_format=True)
-            (partial / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n")
-            names = (SEG_FILE, REPORT_FILE, RESULT_FILE)
-            for name in names:
+            for name, result in results.items():
+                if isinstance(result, Dataset):
+                    result.save_as(partial / name, enforce_file_format=True)
+                else:
+                    (partial / name).write_text(json.dumps(result, indent=2) + "\n")
+            for name in RESULT_FILES:
+                if name not in results:
+                    (folder / name).unlink(missing_ok=True)
+            for name in results:
                 os.replace(partial / name, folder / name)
     except OSError as error:
         raise OutputError(f"{folder}: cannot write the results ({error.strerror})") from error
-    return tuple(folder / name for name in names)
+    return tuple(folder / name for name in results)
 
 
 def summarise(result: dict[str, Any]) -> str:
@@ -57,5 +74,9 @@ def summarise(result: dict[str, Any]) -> str:
         f"severity    {findings['severity_category']}"
         f" (larger share of the two lungs: {findings['severity_score_percent']:.1f} %)"
     )
+    if "identification" in findings:
+        percent = findings["identification"]["probability_percent"]
+        told = "not told" if percent is None else f"{percent:.1f} %"
+        lines.append(f"COVID-19    {told} (probability, {result['models'][-1]['name']})")
     lines += [f"note        {note}" for note in result["notes"]]
     return "\n".join(lines)

@@ -1,6 +1,5 @@
 """The masks of a study as one DICOM segmentation (PS3.3 A.51)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +18,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from ct_triage import codes, provenance
-from ct_triage.provenance import ModelIdentity
+from ct_triage.provenance import Origin
 from ct_triage.severity import Segments
 from ct_triage.volume import Volume
 
@@ -72,7 +71,7 @@ class _MaskStack(np.ndarray):
 
 # Real archives send UIDs that break the rules; they must be referred to as they are.
 @disable_value_validation()
-def build_seg(volume: Volume, segments: Segments, models: Sequence[ModelIdentity]) -> Segmentation:
+def build_seg(volume: Volume, segments: Segments, origin: Origin) -> Segmentation:
     """Write the lungs and lesions of a study as one BINARY segmentation on the source grid.
 
     All three segments are always described. One without voxels has no frames, so that a reader
@@ -84,32 +83,30 @@ def build_seg(volume: Volume, segments: Segments, models: Sequence[ModelIdentity
         The source images.
     segments : Segments
         Masks (slices, rows, columns) on the volume's grid.
-    models : sequence of 2 ModelIdentity
-        The lung model and the lesion model.
+    origin : Origin
+        What they were made with.
     """
-    lung_model, lesion_model = models
-    makers = {RIGHT_LUNG: lung_model, LEFT_LUNG: lung_model, LESION: lesion_model}
     masks = (segments.right_lung, segments.left_lung, segments.lesion)
     # Stored segment by segment, but indexed with the segment last, as highdicom wants it.
     stack = np.moveaxis(np.stack([mask.view(np.uint8) for mask in masks]), 0, -1)
-    uid = partial(provenance.derive_uid, volume=volume, models=models)
+    uid = partial(provenance.derive_uid, volume=volume, origin=origin)
     moment = provenance.content_moment(volume)
     seg = Segmentation(
         source_images=provenance.source_images(volume),
         pixel_array=stack.view(_MaskStack),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            _describe(number, kind, makers[kind], uid(f"tracking {kind.label}"))
+            _describe(number, kind, origin, tracking_uid(kind, volume, origin))
             for number, kind in enumerate(SEGMENT_KINDS, 1)
         ],
         series_instance_uid=uid("SEG series"),
         series_number=provenance.series_number(volume, SERIES_NUMBER_OFFSET),
         sop_instance_uid=uid("SEG"),
         instance_number=1,
-        manufacturer=provenance.MANUFACTURER,
-        manufacturer_model_name=provenance.APPLICATION,
-        software_versions=provenance.software_versions(models),  # type: ignore[arg-type]
-        device_serial_number=provenance.device_serial_number(models),
+        manufacturer=origin.configuration.manufacturer.name,
+        manufacturer_model_name=origin.configuration.manufacturer.model_name,
+        software_versions=provenance.software_versions(origin),  # type: ignore[arg-type]
+        device_serial_number=provenance.device_serial_number(origin),
         content_label="LUNGS_LESIONS",
         content_description="Right lung, left lung and lung lesions",
         series_description="CT triage: lungs and lesions, not for clinical use",
@@ -125,9 +122,20 @@ def build_seg(volume: Volume, segments: Segments, models: Sequence[ModelIdentity
     return seg
 
 
+def tracking_uid(kind: SegmentKind, volume: Volume, origin: Origin) -> str:
+    """UID that a segment is tracked by, here and in the report."""
+    return provenance.derive_uid(f"tracking {kind.label}", volume, origin)
+
+
 def _describe(
-    number: int, kind: SegmentKind, model: ModelIdentity, tracking_uid: str
+    number: int, kind: SegmentKind, origin: Origin, tracking_uid: str
 ) -> SegmentDescription:
+    lung_model, lesion_model = origin.models
+    model, parameters = (
+        (lesion_model, origin.lesion_parameters)
+        if kind is LESION
+        else (lung_model, origin.lung_parameters)
+    )
     description = SegmentDescription(
         segment_number=number,
         segment_label=kind.label,
@@ -138,8 +146,8 @@ def _describe(
             name=model.name,
             family=codes.ARTIFICIAL_INTELLIGENCE,
             version=model.version,
-            source=provenance.MANUFACTURER,
-            parameters={provenance.WEIGHTS_PARAMETER: model.sha256},
+            source=origin.configuration.manufacturer.name,
+            parameters=parameters,
         ),
         tracking_uid=tracking_uid,
         tracking_id=kind.label,

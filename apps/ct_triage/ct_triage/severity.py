@@ -46,11 +46,23 @@ class Involvement:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was measured in one study."""
+    """What was found in one study.
+
+    Attributes
+    ----------
+    right_lung, left_lung : Involvement
+        How much of each lung is affected.
+    severity_category : str
+        One of ``CATEGORIES``.
+    covid19_probability : float or None
+        Probability that the study shows COVID-19, 0 to 1; None where that was not asked for or
+        could not be told.
+    """
 
     right_lung: Involvement
     left_lung: Involvement
     severity_category: str
+    covid19_probability: float | None = None
 
     @property
     def both_lungs(self) -> Involvement:
