@@ -249,7 +249,7 @@ def test_thresholds_of_the_site_change_the_mask_and_the_category(run: Run) -> No
     assert none["severity_category"] == "CT-0"
 
     score = plain["severity_score_percent"] / 100
-    assert plain["severity_category"] == "CT-1"
+    assert plain["severity_category"] == "CT-2"
     bounds = [score / 4, score / 3, score / 2]
     assert (
         _findings(run("CT-4", site={"site": "A", "ct_class_bounds": bounds}))["severity_category"]
