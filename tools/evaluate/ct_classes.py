@@ -47,15 +47,16 @@ def fit_bounds(shares: ArrayLike, classes: ArrayLike) -> tuple[float, float, flo
     order = np.argsort(values[values > 0], kind="stable")
     values, wanted = values[values > 0][order], wanted[values > 0][order]
     # A bound before position i lies midway between its neighbours, the outer ones at 0 and 1.
-    edges = np.concatenate([[0.0], values, [max(1.0, *values)] if len(values) else [1.0]])
+    edges = np.concatenate([[0.0], values, [1.0]])
     cuts = (edges[:-1] + edges[1:]) / 2
-    between_equals = np.concatenate([[False], values[1:] == values[:-1], [False]])
     if not len(values):
         return DEFAULT_BOUNDS
+    # No bound can part equal shares, nor lie above a share of 1.
+    impossible = np.concatenate([[False], values[1:] == values[:-1], [values[-1] >= 1]])
     below = {c: np.concatenate([[0], np.cumsum(wanted == c)]) for c in range(1, len(CATEGORIES))}
     gains = [
         np.where(
-            between_equals,
+            impossible,
             -np.inf,
             below[c] - below[c + 1] - _TIE_WEIGHT * np.abs(cuts - default),
         )

@@ -55,7 +55,7 @@ def average_precision(truth: COCO, predictions: list[dict[str, Any]], kind: str)
         "AP@[0.5:0.95]": np.ones(len(evaluation.params.iouThrs), bool),
     }
     rows = []
-    categories = [*evaluation.params.catIds, None]
+    categories = [*map(int, evaluation.params.catIds), None]
     for index, category in enumerate(categories):
         own = slice(None) if category is None else slice(index, index + 1)
         name = "all" if category is None else truth.loadCats(category)[0]["name"]
@@ -84,7 +84,8 @@ def read_truth(file: Path) -> COCO:
         if not content[part]:
             raise EvaluationError(f"{file}: the list of {part} is empty")
     truth = COCO()
-    truth.dataset = content
+    # pycocotools copies this key, which the format does not need.
+    truth.dataset = {"info": {}, **content}
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             truth.createIndex()

@@ -159,7 +159,7 @@ def predict(bundle: Path, cases: pd.DataFrame, fold: Fold) -> None:
     for row in cases[cases["case"].isin(fold.held_out)].itertuples():
         link = inputs / f"{row.case}{IMAGE_SUFFIX}"
         link.unlink(missing_ok=True)
-        link.symlink_to(row.image)  # type: ignore[arg-type]
+        link.symlink_to(row.image)
     scratch = fold.folder / "predicting"
     _monai(
         bundle,

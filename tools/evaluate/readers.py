@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from tools.evaluate.cases import load_masks, progress, read_datalist
 from tools.evaluate.ct_classes import DEFAULT_BOUNDS, classify, fit_bounds
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Picture, Report, Table
-from tools.evaluate.segmentation import compare
+from tools.evaluate.segmentation import dice
 from tools.evaluate.slices import check_reference
 from tools.evaluate.statistics import paired_p, plus_minus, two_sample_p
 
@@ -62,7 +63,6 @@ def segmentation_scores(
     for case, volumes in _masks(frame, "comparing readers", quiet):
         raters = list(volumes)
         masks = {rater: volume.array for rater, volume in volumes.items()}
-        spacing_mm = tuple(map(float, volumes[model].spacing))
         readers = [rater for rater in raters if rater != model]
         for reader in readers:
             panel = panel_of([masks[r] for r in readers if r != reader], votes)
@@ -70,13 +70,13 @@ def segmentation_scores(
                 {
                     "case": case,
                     "rater": reader,
-                    "reader": compare(masks[reader], panel, spacing_mm)["dice"],
-                    "model": compare(masks[model], panel, spacing_mm)["dice"],
+                    "reader": dice(masks[reader], panel),
+                    "model": dice(masks[model], panel),
                 }
             )
         for one, other in itertools.combinations(raters, 2):
-            dice = compare(masks[one], masks[other], spacing_mm)["dice"]
-            pairs.append({"case": case, "one": one, "other": other, "dice": dice})
+            found = dice(masks[one], masks[other])
+            pairs.append({"case": case, "one": one, "other": other, "dice": found})
     return pd.DataFrame(scores), pd.DataFrame(pairs)
 
 
@@ -157,7 +157,10 @@ def share_table(errors: pd.DataFrame) -> pd.DataFrame:
 def stratified_halves(classes: Sequence[str], seed: int) -> list[NDArray[np.intp]]:
     """Return the indices of two halves with the classes evenly in both."""
     halves = StratifiedKFold(2, shuffle=True, random_state=seed)
-    return [test for _, test in halves.split(np.zeros(len(classes)), classes)]
+    with warnings.catch_warnings():
+        # A class of one case is in one half only, which cannot be otherwise.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        return [test for _, test in halves.split(np.zeros(len(classes)), classes)]
 
 
 def classification(frame: pd.DataFrame, model: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -55,12 +55,7 @@ def compare(
     fp, fn = int(np.count_nonzero(prediction)) - tp, int(np.count_nonzero(truth)) - tp
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
     predicted_ml, truth_ml = (tp + fp) * voxel_ml, (tp + fn) * voxel_ml
-    # Outside the box both are empty, which changes none of the three metrics.
-    box = ndimage.find_objects((prediction | truth).view(np.uint8))
-    where = box[0] if box else np.s_[:1, :1, :1]
-    p, t = (
-        torch.from_numpy(np.ascontiguousarray(m[where]))[None, None] for m in (prediction, truth)
-    )
+    p, t = _boxed(prediction, truth)
     hd95_mm = float("nan")
     if tp + fp and tp + fn:
         hd95_mm = float(compute_hausdorff_distance(p, t, True, percentile=95, spacing=spacing_mm))
@@ -80,6 +75,24 @@ def compare(
         "fn": fn,
         "tn": truth.size - tp - fp - fn,
     }
+
+
+def dice(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Return Dice alone, as in :func:`compare`."""
+    return float(compute_dice(*_boxed(prediction, truth), ignore_empty=False))
+
+
+def _boxed(
+    prediction: NDArray[np.bool_], truth: NDArray[np.bool_]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both in a batch and channel of one, cut to the box that holds all of them.
+
+    Outside of it both are empty, which changes no overlap and no distance.
+    """
+    box = ndimage.find_objects((prediction | truth).view(np.uint8))
+    where = box[0] if box else np.s_[:1, :1, :1]
+    p, t = (torch.from_numpy(np.ascontiguousarray(m[where])) for m in (prediction, truth))
+    return p[None, None], t[None, None]
 
 
 def compare_cases(frame: pd.DataFrame, segment: str, quiet: bool = False) -> pd.DataFrame:
