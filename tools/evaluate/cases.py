@@ -149,6 +149,13 @@ def rows_of(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     yield from frame.to_dict("records")
 
 
+def trainings_of(frame: pd.DataFrame) -> pd.Series:
+    """Return which training each row comes from; "one" where that is not told."""
+    if "training" not in frame:
+        return pd.Series("one", frame.index, name="training")
+    return frame["training"].fillna("one")
+
+
 def progress(items: Iterable[Any], total: int, what: str, quiet: bool = False) -> Iterable[Any]:
     """Show how far a loop is, on a terminal's error stream."""
     return tqdm(items, desc=what, total=total, unit="case", disable=quiet or None)

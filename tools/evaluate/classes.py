@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from tools.evaluate.cases import read_datalist
+from tools.evaluate.cases import read_datalist, trainings_of
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Report, Table
-from tools.evaluate.statistics import class_metrics, over_groups, plus_minus, shown_percent
+from tools.evaluate.statistics import class_metrics, over_groups, shown_means, shown_percent
 
 
 def class_tables(
@@ -72,22 +72,21 @@ def run(arguments: argparse.Namespace) -> Report:
             f"{file}: case {case}: predicted_class {name!r} is no class of the truth "
             f"({', '.join(labels)})"
         )
-    trainings = (
-        frame["training"] if "training" in frame else pd.Series("one", frame.index)
-    ).fillna("one")
     rows, tables = [], []
-    for training, part in frame.groupby(trainings, sort=False):
+    for training, part in frame.groupby(trainings_of(frame), sort=False):
         truth, predicted = part["class"].to_list(), part["predicted_class"].to_list()
         rows.append({"training": training, **overall(truth, predicted)})
         name = f"classes_{len(rows)}"
         tables += class_tables(truth, predicted, labels, name, f"Classes, training {training}")
     each = pd.DataFrame(rows)
     mean = over_groups(each, (), [c for c in each if c != "training"])
-    shown = mean.assign(
-        value=[plus_minus(m, s, 4) for m, s in zip(mean["mean"], mean["std"], strict=True)]
-    )[["metric", "value", "n"]]
     return Report(
         f"Classes: {len(frame)} predictions",
         ["Each class against the rest. Intervals are 95 %, with N = the class's samples."],
-        [Table("summary", "Mean ± standard deviation over trainings", mean, shown), *tables],
+        [
+            Table(
+                "summary", "Mean ± standard deviation over trainings", mean, shown_means(mean, 4)
+            ),
+            *tables,
+        ],
     )

@@ -23,6 +23,7 @@ from tools.evaluate.cases import progress, read_datalist
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Report
 from tools.evaluate.settings import keep_settings
+from tools.evaluate.statistics import small_strata
 
 NEEDED_IN_TRAINING = ("label_suffix", "held_out", "seed", "dataset_dir", "output_dir")
 IMAGE_SUFFIX = "_ct.nii.gz"
@@ -80,7 +81,8 @@ def split(cases: pd.DataFrame, folds: int, seed: int) -> list[tuple[str, ...]]:
     counts = cases.groupby("collection")["patient"].transform("nunique")
     strata = cases["collection"].where(counts >= folds, "")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    parts = splitter.split(names, strata, cases["patient"])
+    with small_strata():
+        parts = list(splitter.split(names, strata, cases["patient"]))
     return [tuple(sorted(names[test])) for _, test in parts]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Picture, Report, Table
 from tools.evaluate.segmentation import dice
 from tools.evaluate.slices import check_reference
-from tools.evaluate.statistics import paired_p, plus_minus, two_sample_p
+from tools.evaluate.statistics import paired_p, plus_minus, small_strata, two_sample_p
 
 ALL_READERS = "all readers"
 KEY = ("case", "rater")
@@ -157,9 +156,7 @@ def share_table(errors: pd.DataFrame) -> pd.DataFrame:
 def stratified_halves(classes: Sequence[str], seed: int) -> list[NDArray[np.intp]]:
     """Return the indices of two halves with the classes evenly in both."""
     halves = StratifiedKFold(2, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # A class of one case is in one half only, which cannot be otherwise.
-        warnings.filterwarnings("ignore", message="The least populated class")
+    with small_strata():
         return [test for _, test in halves.split(np.zeros(len(classes)), classes)]
 
 

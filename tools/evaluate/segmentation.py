@@ -13,14 +13,21 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tools.evaluate.cases import check_masks, load_masks, progress, read_datalist, rows_of
+from tools.evaluate.cases import (
+    check_masks,
+    load_masks,
+    progress,
+    read_datalist,
+    rows_of,
+    trainings_of,
+)
 from tools.evaluate.masks import SEGMENTS
 from tools.evaluate.pictures import worst_cases
 from tools.evaluate.report import Report, Table
 from tools.evaluate.statistics import (
     half_width_95,
     over_groups,
-    plus_minus,
+    shown_means,
     shown_percent,
     spread_groups,
 )
@@ -117,8 +124,7 @@ def pooled(cases: pd.DataFrame) -> pd.DataFrame:
     Equations 2 to 5 of Qiblawey et al. 2021: from the confusion matrix summed over all test
     folds; N is the number of slices. One row a training.
     """
-    trainings = cases["training"] if "training" in cases else pd.Series("", cases.index)
-    sums = cases.groupby(trainings.fillna("").rename("training"))[[*COUNTS, "slices"]].sum()
+    sums = cases.groupby(trainings_of(cases))[[*COUNTS, "slices"]].sum()
     rows = []
     for training, (tp, fp, fn, tn, slices) in zip(sums.index, sums.to_numpy(), strict=True):
         values = {
@@ -128,8 +134,7 @@ def pooled(cases: pd.DataFrame) -> pd.DataFrame:
         }
         intervals = {f"{name}_interval": half_width_95(v, slices) for name, v in values.items()}
         rows.append({"training": training, "slices": int(slices), **values, **intervals})
-    frame = pd.DataFrame(rows)
-    return frame if "training" in cases else frame.drop(columns="training")
+    return pd.DataFrame(rows)
 
 
 def summary(cases: pd.DataFrame) -> pd.DataFrame:
@@ -148,13 +153,10 @@ def tables(cases: pd.DataFrame) -> list[Table]:
     """Return the tables of a segmentation: summary, pooled, per group, per case."""
     groups = spread_groups(cases)
     found = summary(cases)
-    shown = found.assign(
-        value=[plus_minus(m, s, 3) for m, s in zip(found["mean"], found["std"], strict=True)]
-    )[["cases", "metric", "value", "n"]]
     spread = f"mean ± standard deviation over {' and '.join(groups)}s" if groups else "over cases"
     both = pooled(cases)
     result = [
-        Table("summary", f"Summary, {spread}", found, shown),
+        Table("summary", f"Summary, {spread}", found, shown_means(found)),
         Table(
             "pooled",
             "All voxels together, 95 % intervals with N = slices (cascaded paper, tables 5 and 6)",

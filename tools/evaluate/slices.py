@@ -16,7 +16,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ct_triage.severity import CATEGORIES
-from tools.evaluate.cases import check_masks, load_masks, progress, read_datalist, rows_of
+from tools.evaluate.cases import (
+    check_masks,
+    load_masks,
+    progress,
+    read_datalist,
+    rows_of,
+    trainings_of,
+)
 from tools.evaluate.classes import class_tables
 from tools.evaluate.ct_classes import classify
 from tools.evaluate.masks import EvaluationError
@@ -58,8 +65,9 @@ def slices_of(frame: pd.DataFrame, quiet: bool = False) -> tuple[pd.DataFrame, p
         where there are no lungs to take it of.
     """
     slices, cases = [], []
+    frame = frame.assign(training=trainings_of(frame))
     for row in progress(rows_of(frame), len(frame), "looking at slices", quiet):
-        name = {"case": row["case"], "training": row.get("training") or "one"}
+        name = {"case": row["case"], "training": row["training"]}
         prediction, truth = axial(load_masks(row, PAIR, ("lesion", "lesion")))
         found = pd.DataFrame(
             {

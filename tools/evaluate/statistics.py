@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -146,9 +148,26 @@ def over_groups(frame: pd.DataFrame, groups: Sequence[str], metrics: Sequence[st
     return table.rename_axis("metric").reset_index()
 
 
+def shown_means(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """Return a table of :func:`over_groups` with "mean ± std" as text."""
+    pairs = zip(table["mean"], table["std"], strict=True)
+    value = [plus_minus(mean, std, digits) for mean, std in pairs]
+    shown = table.drop(columns=["mean", "std"])
+    shown.insert(shown.columns.get_loc("n"), "mean ± std", value)
+    return shown
+
+
 def spread_groups(frame: pd.DataFrame) -> list[str]:
     """Return those of ``training`` and ``fold`` that have more than one value."""
     return [g for g in ("training", "fold") if g in frame and frame[g].nunique(dropna=False) > 1]
+
+
+@contextlib.contextmanager
+def small_strata() -> Iterator[None]:
+    """Allow stratified splits of classes that are too small for every part to have one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")
+        yield
 
 
 def two_sample_p(one: ArrayLike, other: ArrayLike) -> float:

@@ -10,15 +10,16 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from tools.evaluate.cases import check_masks, check_two_groups, read_datalist
+from tools.evaluate.cases import check_masks, check_two_groups, read_datalist, trainings_of
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Picture, Report, Table
 from tools.evaluate.segmentation import PAIR, compare_cases
 from tools.evaluate.shares import OPTIONAL, severities
-from tools.evaluate.statistics import over_groups, plus_minus
+from tools.evaluate.statistics import over_groups, shown_means
 
 ALL_OTHERS = "all others"
 
@@ -108,7 +109,7 @@ def draw_ranking(frame: pd.DataFrame, threshold: float) -> Figure:
     axis.set_yticks(np.arange(len(called)), called["case"], fontsize=6)
     axis.invert_yaxis()
     axis.set(xlabel="predicted severity score (%)", ylabel="studies called positive, ranked")
-    handles = [mpl.patches.Patch(color=colours[name], label=name) for name in names]
+    handles = [Patch(color=colours[name], label=name) for name in names]
     axis.legend(handles=handles, loc="lower right")
     return figure
 
@@ -133,10 +134,9 @@ def run(arguments: argparse.Namespace) -> Report:
     """Evaluate a datalist of studies."""
     file, positive = arguments.datalist, arguments.positive
     frame = read_datalist(file, ("class",), ("training", "patient", "probability", *OPTIONAL))
-    for training, part in frame.groupby(_trainings(frame)):
+    frame["training"] = trainings_of(frame)
+    for _, part in frame.groupby("training"):
         check_two_groups(part, "class", positive, file)
-        del training
-    frame["training"] = _trainings(frame)
     with_masks = [c for c in PAIR if c in frame]
     both = frame.dropna(subset=with_masks) if len(with_masks) == 2 else frame.iloc[:0]
     check_masks(both, PAIR, ("lesion", "lesion"), arguments.quiet)
@@ -165,27 +165,18 @@ def items(frame: pd.DataFrame, positive: str, threshold: float) -> list[Table | 
     each = evaluate(frame, positive)
     metrics = [c for c in each if c != "training"]
     mean = over_groups(each, (), metrics)
-    if len(each) == 1:
-        mean["std"] = np.nan
-    shown = mean.assign(
-        value=[plus_minus(m, s, 3) for m, s in zip(mean["mean"], mean["std"], strict=True)]
-    )[["metric", "value", "n"]]
     first = frame[frame["training"] == frame["training"].iloc[0]]
     columns: Sequence[str] = ("training", "case", "class", "score", "severity", "truth_severity")
     return [
-        Table("summary", "Mean ± standard deviation over trainings (table 2)", mean, shown),
+        Table(
+            "summary", "Mean ± standard deviation over trainings (table 2)", mean, shown_means(mean)
+        ),
         Table("trainings", "Each training", each),
         Table("confusion", "Identification (figure 5)", confusion(first, threshold, positive)),
         Picture.of("roc", "ROC curves", draw_curves(first, positive)),
         Picture.of("ranking", "Ranking by severity (figure 5)", draw_ranking(first, threshold)),
         Table("cases", "Every study", frame[[*columns, "dice"]]),
     ]
-
-
-def _trainings(frame: pd.DataFrame) -> pd.Series:
-    if "training" not in frame:
-        return pd.Series("one", frame.index)
-    return frame["training"].fillna("one")
 
 
 def _scores(frame: pd.DataFrame, file: Path) -> tuple[pd.Series, str]:
