@@ -24,7 +24,13 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; 0 when the report is written, 2 on input that cannot be evaluated."""
+    """Run a command.
+
+    Returns
+    -------
+    int
+        0 when the report is written, 2 on input that cannot be evaluated, 130 when interrupted.
+    """
     # Libraries talk of their own future; what concerns the user is an error of this program's.
     for library in ("holoscan", "monai"):
         warnings.filterwarnings("ignore", module=library)
@@ -46,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     except EvaluationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: stopped; what is done of folds or a cohort is kept", file=sys.stderr)
+        return 130
     print(report.tables[0].markdown())
     print(file)
     return 0

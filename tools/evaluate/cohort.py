@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,11 @@ def process_all(studies: list[Study], workers: int, quiet: bool) -> None:
         try:
             for one in progress(done, len(studies), "studies", quiet):
                 one.result()
+        except BrokenProcessPool as error:
+            raise EvaluationError(
+                "a process was killed, perhaps for lack of memory; the same command with fewer "
+                "--workers goes on with the rest"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

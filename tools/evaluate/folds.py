@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -138,6 +139,7 @@ def train(bundle: Path, dataset: Path, fold: Fold, overrides: Sequence[str]) -> 
     if fold.weights.exists():
         return
     scratch = fold.folder / "training"
+    shutil.rmtree(scratch, ignore_errors=True)
     _monai(
         bundle,
         "train",
@@ -163,6 +165,7 @@ def predict(bundle: Path, cases: pd.DataFrame, fold: Fold) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(row.image)
     scratch = fold.folder / "predicting"
+    shutil.rmtree(scratch, ignore_errors=True)
     _monai(
         bundle,
         "inference",

@@ -103,11 +103,12 @@ def test_a_killed_run_goes_on_where_it_stopped(
 ) -> None:
     killed = Monai(fails_at=4)
     monkeypatch.setattr(folds, "_monai", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(bundle, dataset, "--seeds", "0", "1", "--set", "max_epochs", "7")
+    arguments = ("--seeds", "0", "1", "--set", "max_epochs", "7")
+    assert run(bundle, dataset, *arguments) == 130
+    assert not (bundle.parent / "out" / "report.html").exists()
     resumed = Monai()
     monkeypatch.setattr(folds, "_monai", resumed)
-    assert run(bundle, dataset, "--seeds", "0", "1", "--set", "max_epochs", "7") == 0
+    assert run(bundle, dataset, *arguments) == 0
     # 2 trainings of 3 folds, each trained and predicted: the first three steps were done.
     assert [name for name, _ in resumed.calls] == ["inference", *["train", "inference"] * 4]
     assert killed.calls[3] == resumed.calls[0]
