@@ -1,5 +1,8 @@
 """What others do with any bundle: check it, export it, load it by name, several in one process."""
 
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -139,6 +142,28 @@ def test_onnx_gives_the_same_for_other_sizes(folder: Path, tmp_path: Path) -> No
     with torch.no_grad():
         expected = _tensors(_network(folder)(other))
     _assert_same(session.run(None, {"image": other.numpy()}), expected)
+
+
+def test_the_export_commands_of_the_card_run_as_written(folder: Path, tmp_path: Path) -> None:
+    card = (folder / "docs" / "README.md").read_text()
+    blocks = re.findall(r"```\n(python -m monai.bundle ckpt_export.*?)```", card, re.DOTALL)
+    if not blocks:
+        pytest.skip(f"the card of {folder.name} tells of no export")
+    done = subprocess.run(
+        ["bash", "-ec", blocks[0].replace("OUTPUT", str(tmp_path))],
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": "",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {"model.ts", "model.onnx"} <= {file.name for file in tmp_path.iterdir()}
 
 
 def test_monai_loads_it_by_name(folder: Path) -> None:
