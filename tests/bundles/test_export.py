@@ -18,6 +18,7 @@ from monai.data import load_net_with_metadata
 from monai.networks import eval_mode
 
 INFERENCE, METADATA, WEIGHTS = "configs/inference.json", "configs/metadata.json", "models/model.pt"
+SOURCES = {"ckpt_file": WEIGHTS, "meta_file": METADATA, "config_file": INFERENCE}
 
 
 @pytest.fixture(params=BUNDLE_NAMES)
@@ -100,9 +101,7 @@ def test_exported_torchscript_gives_the_same(folder: Path, tmp_path: Path) -> No
     monai.bundle.ckpt_export(
         "network_def",
         filepath=str(file),
-        ckpt_file=WEIGHTS,
-        meta_file=METADATA,
-        config_file=INFERENCE,
+        **SOURCES,
     )
     scripted, metadata, extra = load_net_with_metadata(
         str(file), more_extra_files=["inference.json"]
@@ -121,9 +120,7 @@ def test_onnx_gives_the_same_for_other_sizes(folder: Path, tmp_path: Path) -> No
     monai.bundle.onnx_export(
         "network_def",
         filepath=str(file),
-        ckpt_file=WEIGHTS,
-        meta_file=METADATA,
-        config_file=INFERENCE,
+        **SOURCES,
         use_trace=True,
         input_shape=_image_shape(folder, 2, 64),
         converter_kwargs={
