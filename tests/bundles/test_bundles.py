@@ -2,24 +2,20 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
+from bundle_commands import BUNDLES_FOLDER, SEEDS, dice, monai_command, read_mask, run_configs
 
-from tools.phantom import Grid, Phantom, build_phantom, write_dicom_series, write_nifti
+from tools.phantom import Phantom, write_dicom_series
 
-REPOSITORY = Path(__file__).parents[2]
 # What each bundle marks, and the Dice that its shipped weights reach on a phantom at least.
 BUNDLES = {"lung_segmentation": ("lung", 0.95), "lesion_segmentation_2d": ("lesion", 0.6)}
-SEEDS = {"tiny-1": 11, "tiny-2": 12, "tiny-3": 13}
 HELD_OUT = "['tiny-3']"
 
 
@@ -29,7 +25,7 @@ class Bundle:
 
     @property
     def folder(self) -> Path:
-        return REPOSITORY / "bundles" / self.name
+        return BUNDLES_FOLDER / self.name
 
     @property
     def target(self) -> str:
@@ -48,53 +44,10 @@ def bundle(request: pytest.FixtureRequest) -> Bundle:
     return Bundle(request.param)
 
 
-@pytest.fixture(scope="session")
-def phantoms() -> dict[str, Phantom]:
-    grid = Grid.axial((24, 128, 128), (12.0, 2.8, 2.8))
-    return {name: build_phantom(grid, "covid19", seed, 0.3) for name, seed in SEEDS.items()}
-
-
-@pytest.fixture(scope="session")
-def nifti_folder(phantoms: dict[str, Phantom], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nifti")
-    for name, phantom in phantoms.items():
-        write_nifti(phantom, folder, name)
-    return folder
-
-
-def _monai(command: str, *options: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", command, *map(str, options)],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
-def _run(
-    folder: Path, configs: str, *options: object, cwd: Path
-) -> subprocess.CompletedProcess[str]:
-    """Run configs, such as "train" or "train evaluate", of a bundle folder."""
-    files = [str(folder / "configs" / f"{name}.json") for name in configs.split()]
-    return _monai("run", "--config_file", files, "--bundle_root", folder, *options, cwd=cwd)
-
-
-def _dice(a: np.ndarray, b: np.ndarray) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
-
-
-def _mask(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = nibabel.Nifti1Image.from_filename(file)
-    return np.asarray(image.dataobj).squeeze() > 0, image.affine
-
-
 def test_training_lowers_the_loss_and_leaves_a_checkpoint(
     bundle: Bundle, nifti_folder: Path, tmp_path: Path
 ) -> None:
-    done = _run(
+    done = run_configs(
         bundle.folder,
         "train",
         *("--dataset_dir", nifti_folder, "--output_dir", tmp_path / "out"),
@@ -110,7 +63,7 @@ def test_training_lowers_the_loss_and_leaves_a_checkpoint(
 def test_evaluation_tabulates_each_patient(
     bundle: Bundle, nifti_folder: Path, tmp_path: Path
 ) -> None:
-    done = _run(
+    done = run_configs(
         bundle.folder,
         "train evaluate",
         *("--dataset_dir", nifti_folder, "--output_dir", tmp_path / "out"),
@@ -127,7 +80,7 @@ def test_evaluation_tabulates_each_patient(
 def test_inference_on_nifti_keeps_the_source_grid(
     bundle: Bundle, phantoms: dict[str, Phantom], nifti_folder: Path, tmp_path: Path
 ) -> None:
-    done = _run(
+    done = run_configs(
         bundle.folder,
         "inference",
         *("--dataset_dir", nifti_folder, "--output_dir", tmp_path / "out"),
@@ -137,17 +90,17 @@ def test_inference_on_nifti_keeps_the_source_grid(
     files = sorted((tmp_path / "out").rglob("*.nii.gz"))
     assert len(files) == len(phantoms)
     for file, name in zip(files, sorted(phantoms), strict=True):
-        mask, affine = _mask(file)
-        truth, truth_affine = _mask(nifti_folder / f"{name}_{bundle.target}.nii.gz")
+        mask, affine = read_mask(file)
+        truth, truth_affine = read_mask(nifti_folder / f"{name}_{bundle.target}.nii.gz")
         assert np.allclose(affine, truth_affine, atol=1e-3)
-        assert _dice(mask, truth) > bundle.dice - 0.1
+        assert dice(mask, truth) > bundle.dice - 0.1
 
 
 def test_inference_on_a_dicom_folder(
     bundle: Bundle, phantoms: dict[str, Phantom], nifti_folder: Path, tmp_path: Path
 ) -> None:
     write_dicom_series(phantoms["tiny-1"], tmp_path / "studies" / "one")
-    done = _run(
+    done = run_configs(
         bundle.folder,
         "inference",
         *("--dataset_dir", tmp_path / "studies", "--output_dir", tmp_path / "out"),
@@ -155,14 +108,14 @@ def test_inference_on_a_dicom_folder(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (file,) = (tmp_path / "out").rglob("*.nii.gz")
-    mask, affine = _mask(file)
-    truth, truth_affine = _mask(nifti_folder / f"tiny-1_{bundle.target}.nii.gz")
+    mask, affine = read_mask(file)
+    truth, truth_affine = read_mask(nifti_folder / f"tiny-1_{bundle.target}.nii.gz")
     # The two may list their voxels in another order: compare places in the patient.
     to_truth = np.linalg.inv(truth_affine) @ affine
     index = np.rint(np.argwhere(mask) @ to_truth[:3, :3].T + to_truth[:3, 3]).astype(int)
     placed = np.zeros_like(truth)
     placed[tuple(index.T)] = True
-    assert _dice(placed, truth) > bundle.dice - 0.1
+    assert dice(placed, truth) > bundle.dice - 0.1
 
 
 @pytest.mark.parametrize("configs", ["train", "train evaluate", "inference"])
@@ -173,7 +126,7 @@ def test_a_wrong_folder_is_named_in_one_line(
     folder = tmp_path / kind
     if kind == "empty":
         folder.mkdir()
-    done = _run(bundle.folder, configs, "--dataset_dir", folder, cwd=tmp_path)
+    done = run_configs(bundle.folder, configs, "--dataset_dir", folder, cwd=tmp_path)
     assert done.returncode != 0
     assert str(folder) in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -183,7 +136,7 @@ def test_changed_weights_are_refused(bundle: Bundle, nifti_folder: Path, tmp_pat
     copy = shutil.copytree(bundle.folder, tmp_path / "copy")
     with (copy / "models" / "model.pt").open("ab") as stream:
         stream.write(b"x")
-    done = _run(copy, "inference", "--dataset_dir", nifti_folder, cwd=tmp_path)
+    done = run_configs(copy, "inference", "--dataset_dir", nifti_folder, cwd=tmp_path)
     assert done.returncode != 0
     assert "SHA256SUMS" in done.stderr.splitlines()[-1]
     assert not list(tmp_path.rglob("*_seg.nii.gz"))
@@ -193,7 +146,7 @@ def test_a_bundle_copied_alone_works_from_its_own_folder(
     bundle: Bundle, nifti_folder: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(bundle.folder, tmp_path / "elsewhere" / "name")
-    done = _monai(
+    done = monai_command(
         "run",
         *("--config_file", "configs/inference.json", "--bundle_root", "."),
         *("--meta_file", "configs/metadata.json", "--logging_file", "configs/logging.conf"),
@@ -202,26 +155,6 @@ def test_a_bundle_copied_alone_works_from_its_own_folder(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == len(SEEDS)
-
-
-def test_monai_finds_the_metadata_and_the_network_right(bundle: Bundle) -> None:
-    done = _monai(
-        "verify_metadata",
-        *("--meta_file", "configs/metadata.json", "--filepath", "configs/metadata_schema.json"),
-        cwd=bundle.folder,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    done = _monai(
-        "verify_net_in_out",
-        "network_def",
-        *("--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"),
-        *("--n", 2, "--any", 64, "--device", "cpu"),
-        cwd=bundle.folder,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    metadata = bundle.config("metadata")
-    assert metadata["version"] in metadata["changelog"]
-    assert metadata["name"] == bundle.name
 
 
 def test_weights_are_small_and_their_hashes_are_listed(bundle: Bundle) -> None:

@@ -7,6 +7,10 @@ are made from
 - ``common/``: files that are the same in every bundle, and LICENSE of the repository;
 - ``slice_segmentation/``: the configs of bundles that segment slice by slice;
 - a folder with the bundle's name: what it lays over those, key by key.
+
+Files in ``variants/`` of a bundle's folder are small configs that its users lay over train.json or
+inference.json. One can begin with others: ``"_base_": ["slice_segmentation/parts/encoder.json"]``
+lays its own keys over theirs, and adds to a group such as ``"+validate"`` key by key.
 """
 
 from __future__ import annotations
@@ -61,6 +65,8 @@ def generated_files(bundle: str) -> dict[Path, str]:
         Path("configs", name): json.dumps(config, indent=4) + "\n"
         for name, config in configs.items()
     }
+    for file in sorted((SOURCES / bundle).glob("variants/*.json")):
+        files[Path("configs", "variants", file.name)] = json.dumps(_read(file), indent=4) + "\n"
     for file in (SOURCES / "common").iterdir():
         files[Path("configs", file.name)] = file.read_text()
     files[Path("LICENSE")] = (REPOSITORY / "LICENSE").read_text()
@@ -89,7 +95,15 @@ def outdated(bundles: Path) -> list[Path]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    own = json.loads(file.read_text())
+    config: dict[str, Any] = {}
+    for layer in [*(_read(SOURCES / base) for base in own.pop("_base_", [])), own]:
+        for key, value in layer.items():
+            added = key.startswith("+") and isinstance(value, dict)
+            config[key] = {**config.get(key, {}), **value} if added else value
+    return config
 
 
 def _overlaid(config: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,199 @@
+"""What others do with any bundle: check it, export it, load it by name, several in one process."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from bundle_commands import BUNDLE_NAMES, BUNDLES_FOLDER, config_files, read_config
+from monai.bundle import ConfigParser
+from monai.data import load_net_with_metadata
+from monai.networks import eval_mode
+
+INFERENCE, METADATA, WEIGHTS = "configs/inference.json", "configs/metadata.json", "models/model.pt"
+SOURCES = {"ckpt_file": WEIGHTS, "meta_file": METADATA, "config_file": INFERENCE}
+
+
+@pytest.fixture(params=BUNDLE_NAMES)
+def folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in a bundle's folder, with no other on Python's path."""
+    folder = BUNDLES_FOLDER / request.param
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(
+        sys, "path", [path for path in sys.path if not path.startswith(str(BUNDLES_FOLDER))]
+    )
+    return folder
+
+
+def _image_shape(folder: Path, slices: int, dynamic: int) -> tuple[int, ...]:
+    """Return a shape of the input that metadata.json describes; open axes get `dynamic`."""
+    image = read_config(folder, "metadata")["network_data_format"]["inputs"]["image"]
+    spatial = [dynamic if isinstance(size, str) else size for size in image["spatial_shape"]]
+    return (slices, image["num_channels"], *spatial)
+
+
+def _dynamic_axes(folder: Path) -> dict[str, dict[int, str]]:
+    """Name the axes that metadata.json leaves open, of the input and of an output like it."""
+    data_format = read_config(folder, "metadata")["network_data_format"]
+    return {
+        name: {
+            0: "batch",
+            **{
+                2 + axis: f"axis_{axis}"
+                for axis, size in enumerate(tensor["spatial_shape"])
+                if isinstance(size, str)
+            },
+        }
+        for group in ("inputs", "outputs")
+        for name, tensor in data_format[group].items()
+    }
+
+
+def _network(folder: Path) -> torch.nn.Module:
+    parser = ConfigParser()
+    parser.read_config(str(folder / INFERENCE))
+    parser["bundle_root"] = str(folder)
+    network = parser.get_parsed_content("network_def")
+    network.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
+    return network.eval()
+
+
+def _tensors(output: Any) -> list[torch.Tensor]:
+    """List what a network returns: a tensor, or several in a tuple, list or dictionary."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    values = output.values() if isinstance(output, dict) else output
+    return [tensor for value in values for tensor in _tensors(value)]
+
+
+def _assert_same(found: list[Any], expected: list[torch.Tensor]) -> None:
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(torch.as_tensor(one), other, rtol=1e-3, atol=1e-4)
+        assert float(other.std()) > 0
+
+
+def test_metadata_follow_the_schema_that_the_bundle_ships(folder: Path) -> None:
+    monai.bundle.verify_metadata(
+        meta_file=METADATA, filepath="configs/metadata_schema.json", hash_val=None
+    )
+    metadata = read_config(folder, "metadata")
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["name"] == folder.name
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_network_takes_and_returns_what_the_metadata_say() -> None:
+    monai.bundle.verify_net_in_out(
+        "network_def", meta_file=METADATA, config_file=INFERENCE, n=2, any=64, device="cpu"
+    )
+
+
+def test_exported_torchscript_gives_the_same(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.ts"
+    monai.bundle.ckpt_export(
+        "network_def",
+        filepath=str(file),
+        **SOURCES,
+    )
+    scripted, metadata, extra = load_net_with_metadata(
+        str(file), more_extra_files=["inference.json"]
+    )
+    assert metadata["name"] == folder.name
+    assert b"network_def" in extra["inference.json"]
+    image = torch.rand(_image_shape(folder, 2, 96))
+    with torch.no_grad():
+        _assert_same(_tensors(scripted(image)), _tensors(_network(folder)(image)))
+
+
+def test_onnx_gives_the_same_for_other_sizes(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    axes = _dynamic_axes(folder)
+    image, *outputs = axes
+    monai.bundle.onnx_export(
+        "network_def",
+        filepath=str(file),
+        **SOURCES,
+        use_trace=True,
+        input_shape=_image_shape(folder, 2, 64),
+        converter_kwargs={
+            "input_names": [image],
+            "output_names": outputs,
+            "dynamic_axes": axes,
+            "dynamo": False,
+        },
+    )
+    session = onnxruntime.InferenceSession(str(file))
+    (described,) = session.get_inputs()
+    assert described.name == "image"
+    assert [described.shape[axis] for axis in axes[image]] == list(axes[image].values())
+    assert [output.name for output in session.get_outputs()] == outputs
+    other = torch.rand(_image_shape(folder, 3, 96))
+    with torch.no_grad():
+        expected = _tensors(_network(folder)(other))
+    _assert_same(session.run(None, {"image": other.numpy()}), expected)
+
+
+def test_the_export_commands_of_the_card_run_as_written(folder: Path, tmp_path: Path) -> None:
+    card = (folder / "docs" / "README.md").read_text()
+    blocks = re.findall(r"```\n(python -m monai.bundle ckpt_export.*?)```", card, re.DOTALL)
+    if not blocks:
+        pytest.skip(f"the card of {folder.name} tells of no export")
+    done = subprocess.run(
+        ["bash", "-ec", blocks[0].replace("OUTPUT", str(tmp_path))],
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": "",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {"model.ts", "model.onnx"} <= {file.name for file in tmp_path.iterdir()}
+
+
+def test_monai_loads_it_by_name(folder: Path) -> None:
+    network = monai.bundle.load(
+        folder.name,
+        workflow_type="inference",
+        bundle_dir=str(BUNDLES_FOLDER),
+        source="github",
+        device="cpu",
+    )
+    image = torch.rand(_image_shape(folder, 1, 64))
+    with eval_mode(network):
+        _assert_same(_tensors(network(image)), _tensors(_network(folder)(image)))
+
+
+def test_all_bundles_run_in_one_process() -> None:
+    workflows = {
+        name: monai.bundle.ConfigWorkflow(
+            config_files(BUNDLES_FOLDER / name, "inference"),
+            logging_file=False,
+            workflow_type="inference",
+            bundle_root=str(BUNDLES_FOLDER / name),
+        )
+        for name in BUNDLE_NAMES
+    }
+    for workflow in workflows.values():
+        workflow.parser.parse(True)
+    for name, workflow in workflows.items():
+        folder = BUNDLES_FOLDER / name
+        network = workflow.parser.get_parsed_content("network_def")
+        network.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
+        image = torch.rand(_image_shape(folder, 1, 64))
+        with eval_mode(network):
+            outputs = _tensors(network(image))
+        assert outputs
+        assert all(np.isfinite(output.numpy()).all() for output in outputs)
