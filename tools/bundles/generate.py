@@ -30,6 +30,7 @@ TEMPLATES = {
 REPEATED_IN_INFERENCE = (
     "axcodes",
     "spacing_mm",
+    "anti_alias",
     "hu_window",
     "divisor",
     "threshold",
