@@ -39,6 +39,14 @@ COMMENT = codes.DCM.Comment
 # TID 1500 row 12; not in pydicom's dictionaries.
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 
+# --- Follow-up. No context group holds these three conditions of a patient.
+CURRENT_RESPONSE = codes.DCM.CurrentResponse
+CONDITIONS = {
+    "positive response": Code("268910001", "SCT", "Patient condition improved"),
+    "stable": Code("359746009", "SCT", "Patient condition stable"),
+    "progression": Code("271299001", "SCT", "Patient condition worsened"),
+}
+
 # --- Private.
 SCHEME = "99CTTRIAGE"
 LUNG_VOLUME = Code("LUNG_VOLUME", SCHEME, "Volume of both lungs")
@@ -55,6 +63,21 @@ CATEGORIES = {
     "CT-3": Code("CT-3", SCHEME, "CT-3 (severe)"),
     "CT-4": Code("CT-4", SCHEME, "CT-4 (critical)"),
 }
+LESION_SHARE_CHANGE = Code(
+    "SHARE_CHANGE", SCHEME, "Lesion share since the previous study, percentage points"
+)
+CORRECTED_LESION_VOLUME = Code(
+    "CORR_VOLUME", SCHEME, "Lesion volume corrected to the lung volume of the previous study"
+)
+CORRECTED_LESION_VOLUME_CHANGE = Code(
+    "CORR_CHANGE", SCHEME, "Change of the lesion volume corrected for lung volume"
+)
+RESPONSE = Code("RESPONSE", SCHEME, "Response since the previous study")
+RESPONSES = {
+    "positive response": Code("POSITIVE", SCHEME, "Positive response"),
+    "stable": Code("STABLE", SCHEME, "Stable (change below 1 %)"),
+    "progression": Code("PROGRESSION", SCHEME, "Progression"),
+}
 # CID 3716 has nothing between severe and fatal, so the two highest categories share a code.
 SEVERITIES = {
     "CT-0": codes.cid3716.None_,
@@ -69,7 +92,7 @@ def private_scheme() -> CodingSchemeIdentificationItem:
     """Describe the private scheme (Coding Scheme Identification Sequence, PS3.3 C.12.1)."""
     return CodingSchemeIdentificationItem(
         designator=SCHEME,
-        name="CT triage: lesion share and CT severity categories",
+        name="CT triage: lesion share, CT severity categories and response",
         version="1",
         responsible_organization="ct-triage-bundles",
     )

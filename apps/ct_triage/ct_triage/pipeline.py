@@ -9,6 +9,8 @@ from typing import Any
 from highdicom.seg import Segmentation
 from pydicom.dataset import Dataset
 
+from ct_triage.followup import FollowUp
+from ct_triage.followup_priors import follow_up_on
 from ct_triage.lesions import segment_lesions
 from ct_triage.lungs import segment_lungs
 from ct_triage.network import SliceNetwork
@@ -68,6 +70,7 @@ class Pipeline:
             "lungs": self._segment_lungs,
             "segments": self._segment_lesions,
             "findings": self._assess_severity,
+            "follow_up": self._follow_up,
             "seg": self._build_seg,
             "report": self._build_report,
             "files": self._write_results,
@@ -102,6 +105,9 @@ class Pipeline:
     def _assess_severity(self, volume: Volume, segments: Segments) -> Findings:
         return assess_severity(segments, volume.voxel_volume_ml)
 
+    def _follow_up(self, volume: Volume, findings: Findings) -> FollowUp:
+        return follow_up_on(self.study, volume, findings)
+
     def _build_seg(self, volume: Volume, segments: Segments, networks: Networks) -> Segmentation:
         return build_seg(volume, segments, networks.identities)
 
@@ -112,8 +118,9 @@ class Pipeline:
         seg: Segmentation,
         findings: Findings,
         networks: Networks,
+        follow_up: FollowUp,
     ) -> Dataset:
-        return build_report(volume, segments, seg, findings, networks.identities)
+        return build_report(volume, segments, seg, findings, networks.identities, follow_up)
 
     def _write_results(
         self,
@@ -122,8 +129,9 @@ class Pipeline:
         report: Dataset,
         findings: Findings,
         networks: Networks,
+        follow_up: FollowUp,
     ) -> tuple[Path, ...]:
-        result = build_result(volume, seg, report, findings, networks.identities)
+        result = build_result(volume, seg, report, findings, networks.identities, follow_up)
         return write_results(self.output, seg, report, result)
 
 

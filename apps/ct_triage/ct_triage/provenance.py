@@ -82,12 +82,17 @@ def derive_uid(purpose: str, volume: Volume, models: Sequence[ModelIdentity]) ->
     slice, another model or another version gives results of their own.
     """
     instances = [str(header.SOPInstanceUID) for header in volume.headers]
-    return _uid_of(purpose, str(volume.headers[0].SeriesInstanceUID), instances, _plain(models))
+    return uid_of(purpose, str(volume.headers[0].SeriesInstanceUID), instances, _plain(models))
+
+
+def uid_of(*parts: object) -> str:
+    """Derive a UID of this version of the application from anything that JSON can hold."""
+    return f"2.25.{uuid.uuid5(_NAMESPACE, _digest(APPLICATION, __version__, *parts)).int}"
 
 
 def device_uid(models: Sequence[ModelIdentity]) -> str:
     """UID of the observer: this version of the application with these models."""
-    return _uid_of("device", _plain(models))
+    return uid_of("device", _plain(models))
 
 
 def device_serial_number(models: Sequence[ModelIdentity]) -> str:
@@ -181,7 +186,3 @@ def _plain(models: Sequence[ModelIdentity]) -> list[dict[str, str]]:
 
 def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _uid_of(*parts: object) -> str:
-    return f"2.25.{uuid.uuid5(_NAMESPACE, _digest(APPLICATION, __version__, *parts)).int}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 
 import numpy as np
 from highdicom.seg import Segmentation
@@ -26,31 +27,32 @@ from highdicom.sr import (
 )
 from pydicom.config import disable_value_validation
 from pydicom.sr.codedict import codes as dicom_codes
-from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from ct_triage import __version__, codes, provenance
-from ct_triage.measurements import involvement_numbers, severity_score
+from ct_triage.followup import FollowUp
+from ct_triage.followup_report import (
+    KINDS,
+    change_measurements,
+    evidence_of,
+    prior_groups,
+    response_evaluations,
+    time_point_context,
+)
+from ct_triage.measurements import (
+    LESION_MEASUREMENTS,
+    LUNG_MEASUREMENTS,
+    measure,
+    severity_score,
+)
 from ct_triage.provenance import ModelIdentity
-from ct_triage.seg import LEFT_LUNG, LESION, RIGHT_LUNG, SEGMENT_KINDS, SegmentKind
-from ct_triage.severity import Findings, Involvement, Segments
+from ct_triage.seg import SEGMENT_KINDS
+from ct_triage.severity import Findings, Segments
 from ct_triage.volume import Volume
 
 SERIES_NUMBER_OFFSET = 92
+NO_FOLLOW_UP = FollowUp()
 DISCLAIMER = "Computed by research software without human review. Not for clinical use."
-
-# What the numbers are called inside a lung's group and inside the lesions' group: in each,
-# "Volume" is that of the segment which the group refers to.
-_LUNG_MEASUREMENTS = {
-    "lung_volume_ml": (codes.VOLUME, codes.CUBIC_CENTIMETRE),
-    "lesion_volume_ml": (codes.LESION_VOLUME, codes.CUBIC_CENTIMETRE),
-    "lesion_share_percent": (codes.LESION_SHARE, codes.PERCENT),
-}
-_LESION_MEASUREMENTS = {
-    "lung_volume_ml": (codes.LUNG_VOLUME, codes.CUBIC_CENTIMETRE),
-    "lesion_volume_ml": (codes.VOLUME, codes.CUBIC_CENTIMETRE),
-    "lesion_share_percent": (codes.LESION_SHARE, codes.PERCENT),
-}
 
 
 # Real archives send UIDs that break the rules; they must be referred to as they are.
@@ -61,6 +63,7 @@ def build_report(
     seg: Segmentation,
     findings: Findings,
     models: Sequence[ModelIdentity],
+    follow_up: FollowUp = NO_FOLLOW_UP,
 ) -> Comprehensive3DSR:
     """Report the findings, with each group of them tied to a segment of ``seg``.
 
@@ -80,35 +83,42 @@ def build_report(
         What was measured.
     models : sequence of 2 ModelIdentity
         The lung model and the lesion model.
+    follow_up : FollowUp
+        Earlier studies of the patient: each has groups of its own after those of this study,
+        which then tell what has changed.
     """
     lung_model, lesion_model = models
     images = provenance.source_images(volume)
     uid = partial(provenance.derive_uid, volume=volume, models=models)
     moment = provenance.content_moment(volume)
+    group = partial(_group, seg, follow_up)
+    priors = [point.instance for point in follow_up.time_points if point.instance]
+    # Findings on other priors are other findings, though the images are the same.
+    purpose = " ".join(["SR", *(prior.sop_instance_uid for prior in priors)])
     content = MeasurementReport(
-        observation_context=_observation_context(models),
+        observation_context=observation_context(models),
         procedure_reported=codes.CT_PROCEDURE,
         title=dicom_codes.cid7021.ImagingMeasurementReport,
         referenced_images=[images[index] for index in _key_slices(segments)],
         imaging_measurements=[
-            _group(seg, RIGHT_LUNG, lung_model, _measure(findings.right_lung, _LUNG_MEASUREMENTS)),
-            _group(seg, LEFT_LUNG, lung_model, _measure(findings.left_lung, _LUNG_MEASUREMENTS)),
-            _group(
-                seg,
-                LESION,
+            group("right_lung", lung_model, measure(findings.right_lung, LUNG_MEASUREMENTS)),
+            group("left_lung", lung_model, measure(findings.left_lung, LUNG_MEASUREMENTS)),
+            group(
+                "both_lungs",
                 lesion_model,
-                [*_measure(findings.both_lungs, _LESION_MEASUREMENTS), _score(findings)],
+                [*measure(findings.both_lungs, LESION_MEASUREMENTS), _score(findings)],
                 _evaluate(findings),
             ),
+            *prior_groups(follow_up),
         ],
     )
-    content[0].ContentSequence.append(_comments([DISCLAIMER, *volume.notes]))
+    content[0].ContentSequence.append(comments([DISCLAIMER, *volume.notes, *follow_up.notes]))
     report = Comprehensive3DSR(
-        evidence=[*images, seg],
+        evidence=[*images, seg, *chain.from_iterable(map(evidence_of, follow_up.time_points))],
         content=content,
         series_instance_uid=uid("SR series"),
         series_number=provenance.series_number(volume, SERIES_NUMBER_OFFSET),
-        sop_instance_uid=uid("SR"),
+        sop_instance_uid=uid(purpose),
         instance_number=1,
         manufacturer=provenance.MANUFACTURER,
         manufacturer_model_name=provenance.APPLICATION,
@@ -128,7 +138,8 @@ def build_report(
     return report
 
 
-def _observation_context(models: Sequence[ModelIdentity]) -> ObservationContext:
+def observation_context(models: Sequence[ModelIdentity]) -> ObservationContext:
+    """Name this application, with its models, as the observer (TID 1001)."""
     device = DeviceObserverIdentifyingAttributes(
         uid=provenance.device_uid(models),
         name=provenance.APPLICATION,
@@ -143,12 +154,15 @@ def _observation_context(models: Sequence[ModelIdentity]) -> ObservationContext:
 
 def _group(
     seg: Segmentation,
-    kind: SegmentKind,
+    follow_up: FollowUp,
+    lung: str,
     model: ModelIdentity,
     measurements: list[Measurement],
     evaluations: Sequence[QualitativeEvaluation] = (),
 ) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
     """Measurement group of one segment (TID 1411), tracked by what the segment is tracked by."""
+    kind = KINDS[lung]
+    last = len(follow_up.time_points) - 1
     number = SEGMENT_KINDS.index(kind) + 1
     segment = seg.get_segment_description(number)
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -170,8 +184,9 @@ def _group(
             model.version,
             parameters=[f"{provenance.WEIGHTS_PARAMETER}={model.sha256}"],
         ),
-        measurements=measurements,
-        qualitative_evaluations=evaluations,
+        time_point_context=time_point_context(follow_up, last) if last > 0 else None,
+        measurements=[*measurements, *change_measurements(follow_up, last, lung)],
+        qualitative_evaluations=[*evaluations, *response_evaluations(follow_up, last, lung)],
     )
 
 
@@ -185,11 +200,6 @@ def _key_slices(segments: Segments) -> list[int]:
     if not areas.any():
         areas = (segments.right_lung | segments.left_lung).sum(axis=(1, 2))
     return sorted({0, int(np.argmax(areas)), len(areas) - 1})
-
-
-def _measure(involvement: Involvement, names: dict[str, tuple[Code, Code]]) -> list[Measurement]:
-    numbers = involvement_numbers(involvement)
-    return [Measurement(name, numbers[key], unit) for key, (name, unit) in names.items()]
 
 
 def _score(findings: Findings) -> Measurement:
@@ -206,7 +216,7 @@ def _evaluate(findings: Findings) -> list[QualitativeEvaluation]:
     ]
 
 
-def _comments(texts: Sequence[str]) -> ContainerContentItem:
+def comments(texts: Sequence[str]) -> ContainerContentItem:
     """Qualitative Evaluations, TID 1500 row 12: the one place where it allows free text."""
     container = ContainerContentItem(
         codes.QUALITATIVE_EVALUATIONS, relationship_type=RelationshipTypeValues.CONTAINS

@@ -7,12 +7,14 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from ct_triage import __version__, provenance
+from ct_triage.followup import FollowUp, follow_up_numbers
 from ct_triage.measurements import involvement_numbers, severity_score
 from ct_triage.provenance import ModelIdentity
 from ct_triage.severity import Findings
 from ct_triage.volume import Volume
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
+NO_FOLLOW_UP = FollowUp()
 
 
 def build_result(
@@ -21,6 +23,7 @@ def build_result(
     report: Dataset,
     findings: Findings,
     models: Sequence[ModelIdentity],
+    follow_up: FollowUp = NO_FOLLOW_UP,
 ) -> dict[str, Any]:
     """Gather the findings with the same numbers as the report, without patient name or ID.
 
@@ -34,9 +37,11 @@ def build_result(
         What was measured.
     models : sequence of ModelIdentity
         The models in the order they ran.
+    follow_up : FollowUp
+        Earlier studies of the patient.
     """
     first = volume.headers[0]
-    return {
+    result = {
         "schema_version": SCHEMA_VERSION,
         "application": {"name": provenance.APPLICATION, "version": __version__},
         "models": [asdict(model) for model in models],
@@ -53,8 +58,11 @@ def build_result(
             "severity_category": findings.severity_category,
         },
         "outputs": {"seg": _identify(seg), "report": _identify(report)},
-        "notes": list(volume.notes),
+        "notes": [*volume.notes, *follow_up.notes],
     }
+    if follow_up.time_points:
+        result["follow_up"] = follow_up_numbers(follow_up)
+    return result
 
 
 def _identify(instance: Dataset) -> dict[str, str]:
