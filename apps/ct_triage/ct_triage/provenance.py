@@ -43,7 +43,7 @@ _COPIED_KEYWORDS = (
     "LossyImageCompressionRatio",
     "LossyImageCompressionMethod",
 )
-_IDENTIFYING_KEYWORDS = (
+IDENTIFYING_KEYWORDS = (
     "PatientID",
     "PatientName",
     "PatientBirthDate",
@@ -156,7 +156,7 @@ def source_images(volume: Volume) -> list[Dataset]:
         for keyword in _COPIED_KEYWORDS:
             if keyword in header:
                 image[keyword] = header[keyword]
-        for keyword in _IDENTIFYING_KEYWORDS:
+        for keyword in IDENTIFYING_KEYWORDS:
             setattr(image, keyword, None)
         image.ImageOrientationPatient = orientation
         image.SliceThickness = header.get("SliceThickness") or slice_spacing_mm
@@ -170,7 +170,11 @@ def finish(instance: SOPClass, volume: Volume) -> None:
 
     See :func:`content_moment` for why no time of the run is kept.
     """
-    header = volume.headers[0]
+    finish_for(instance, volume.headers[0])
+
+
+def finish_for(instance: SOPClass, header: Dataset) -> None:
+    """Do the same with one header that stands for patient and study."""
     instance.copy_patient_and_study_information(header)
     if "SpecificCharacterSet" in header:
         instance["SpecificCharacterSet"] = header["SpecificCharacterSet"]
