@@ -1,0 +1,1 @@
+"""Evaluate predictions of any system against truths, as the five papers do."""
