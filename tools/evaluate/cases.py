@@ -14,7 +14,6 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from tools.evaluate.masks import EvaluationError, MaskFile, on_common_grid, read_mask
@@ -106,7 +105,7 @@ def read_datalist(
     return frame
 
 
-def load_masks(row: Any, columns: Sequence[str], segments: Sequence[str]) -> list[NDArray]:
+def load_masks(row: Any, columns: Sequence[str], segments: Sequence[str]) -> list[hd.Volume]:
     """Read masks of one case onto one grid; see :func:`tools.evaluate.masks.on_common_grid`.
 
     Parameters
@@ -117,20 +116,18 @@ def load_masks(row: Any, columns: Sequence[str], segments: Sequence[str]) -> lis
         Which masks.
     segments : sequence of str
         What to look for in each, if it is a DICOM SEG.
+
+    Raises
+    ------
+    EvaluationError
+        Naming the case and the file that is unreadable, not binary, or on another grid.
     """
-    return load_volumes(row, columns, segments)[0]
-
-
-def load_volumes(
-    row: Any, columns: Sequence[str], segments: Sequence[str]
-) -> tuple[list[NDArray], tuple[float, float, float], hd.Volume]:
-    """Read masks of one case onto one grid, with its spacing in mm and the first as a volume."""
     sources = [row[column] for column in columns]
-    volumes = [read_mask(s, segment) for s, segment in zip(sources, segments, strict=True)]
-    arrays = on_common_grid(volumes, sources)
-    complete = next((i for i, source in enumerate(sources) if source.is_nifti), 0)
-    spacing = volumes[complete].spacing
-    return arrays, (float(spacing[0]), float(spacing[1]), float(spacing[2])), volumes[complete]
+    try:
+        volumes = [read_mask(s, segment) for s, segment in zip(sources, segments, strict=True)]
+        return on_common_grid(volumes, sources)
+    except EvaluationError as error:
+        raise EvaluationError(f"case {row['case']}: {error}") from error
 
 
 def check_masks(
@@ -141,13 +138,10 @@ def check_masks(
     Raises
     ------
     EvaluationError
-        Naming the case and the file that is unreadable, not binary, or on another grid.
+        See :func:`load_masks`.
     """
     for row in progress(rows_of(frame), len(frame), "checking masks", quiet):
-        try:
-            load_masks(row, columns, segments)
-        except EvaluationError as error:
-            raise EvaluationError(f"case {row['case']}: {error}") from error
+        load_masks(row, columns, segments)
 
 
 def rows_of(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -95,6 +95,28 @@ def read_mask(source: MaskFile, segment: str = "lesion") -> hd.Volume:
     return _read_segment(source, segment)
 
 
+def read_image(file: Path) -> hd.Volume:
+    """Read a NIfTI volume of any values with its place in the patient (LPS, mm).
+
+    Raises
+    ------
+    EvaluationError
+        If the file cannot be read or has not three axes.
+    """
+    try:
+        image: Any = nibabel.load(file)
+        array = np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        raise EvaluationError(f"{file}: cannot be read as NIfTI; check or replace it") from error
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    if array.ndim != 3:
+        raise EvaluationError(f"{file}: has {array.ndim} axes, a volume has 3")
+    return hd.Volume(
+        array, image.affine, coordinate_system="PATIENT", from_reference_convention="RAS"
+    )
+
+
 def read_probabilities(file: Path) -> hd.Volume:
     """Read a NIfTI map of probabilities.
 
@@ -103,13 +125,13 @@ def read_probabilities(file: Path) -> hd.Volume:
     EvaluationError
         If the file cannot be read or a value lies outside 0 to 1.
     """
-    volume = _read_nifti(file)
+    volume = read_image(file)
     if not (np.nanmin(volume.array) >= 0 and np.nanmax(volume.array) <= 1):
         raise EvaluationError(f"{file}: not a probability map, values must lie in 0 to 1")
     return volume
 
 
-def on_common_grid(volumes: Sequence[hd.Volume], sources: Sequence[MaskFile]) -> list[NDArray]:
+def on_common_grid(volumes: Sequence[hd.Volume], sources: Sequence[MaskFile]) -> list[hd.Volume]:
     """Bring masks of one study onto one grid without resampling.
 
     Axes are reordered and turned. A NIfTI mask gives the grid; segmentations, which leave out
@@ -117,8 +139,8 @@ def on_common_grid(volumes: Sequence[hd.Volume], sources: Sequence[MaskFile]) ->
 
     Returns
     -------
-    list of bool arrays
-        In the order of the volumes, all of one shape.
+    list of highdicom.Volume
+        In the order of the volumes, all of one shape and affine.
 
     Raises
     ------
@@ -131,7 +153,7 @@ def on_common_grid(volumes: Sequence[hd.Volume], sources: Sequence[MaskFile]) ->
     if not complete:
         for volume in volumes:
             reference = _united(reference, volume)
-    arrays = []
+    found = []
     for index, (volume, source) in enumerate(zip(volumes, sources, strict=True)):
         try:
             placed = volume.match_geometry(reference, tol=POSITION_TOLERANCE)
@@ -143,8 +165,8 @@ def on_common_grid(volumes: Sequence[hd.Volume], sources: Sequence[MaskFile]) ->
             raise EvaluationError(
                 f"{source}: reaches beyond the grid of {sources[first]}; both must show one series"
             )
-        arrays.append(placed.array)
-    return arrays
+        found.append(placed)
+    return found
 
 
 def _different_grids(
@@ -172,23 +194,8 @@ def _united(reference: hd.VolumeGeometry, volume: hd.Volume) -> hd.VolumeGeometr
     return reference.pad([(int(b), int(a)) for b, a in zip(before, after, strict=True)])
 
 
-def _read_nifti(file: Path) -> hd.Volume:
-    try:
-        image: Any = nibabel.load(file)
-        array = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
-        raise EvaluationError(f"{file}: cannot be read as NIfTI; check or replace it") from error
-    if array.ndim == 4 and array.shape[3] == 1:
-        array = array[..., 0]
-    if array.ndim != 3:
-        raise EvaluationError(f"{file}: has {array.ndim} axes, a volume has 3")
-    return hd.Volume(
-        array, image.affine, coordinate_system="PATIENT", from_reference_convention="RAS"
-    )
-
-
 def _read_nifti_mask(source: MaskFile) -> hd.Volume:
-    volume = _read_nifti(source.file)
+    volume = read_image(source.file)
     if source.part:
         try:
             value = float(source.part)

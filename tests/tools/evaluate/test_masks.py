@@ -39,7 +39,8 @@ def test_seg_and_nifti_of_any_orientation_agree(
         write_nifti(tmp_path / "a.nii.gz", study, mask),
         write_nifti(tmp_path / "b.nii", study, mask, "RSA"),
     ]
-    arrays = on_common_grid([read_mask(source, segment) for source in sources], sources)
+    placed = on_common_grid([read_mask(source, segment) for source in sources], sources)
+    arrays = [volume.array for volume in placed]
     assert np.count_nonzero(arrays[0]) == np.count_nonzero(mask)
     np.testing.assert_array_equal(arrays[0], arrays[1])
     np.testing.assert_array_equal(arrays[0], arrays[2])
@@ -50,13 +51,13 @@ def test_two_segs_are_filled_up_to_what_they_cover_together(tmp_path: Path) -> N
     both.seg().save_as(tmp_path / "both.dcm")
     one.seg().save_as(tmp_path / "one.dcm")
     sources = [MaskFile(tmp_path / "one.dcm"), MaskFile(tmp_path / "both.dcm")]
-    lungs = on_common_grid([read_mask(s, "lung") for s in sources], sources)
+    lungs = [v.array for v in on_common_grid([read_mask(s, "lung") for s in sources], sources)]
     assert lungs[0].shape == lungs[1].shape
     assert np.count_nonzero(lungs[1]) == np.count_nonzero(both.masks[1] | both.masks[2])
     np.testing.assert_array_equal(lungs[0] & lungs[1], lungs[0])
     lesions = on_common_grid([read_mask(s, "lesion") for s in sources], sources)
-    assert not lesions[0].any()
-    assert np.count_nonzero(lesions[1]) == np.count_nonzero(both.masks[3])
+    assert not lesions[0].array.any()
+    assert np.count_nonzero(lesions[1].array) == np.count_nonzero(both.masks[3])
 
 
 def test_parts_are_chosen_by_value_or_label(tmp_path: Path) -> None:
