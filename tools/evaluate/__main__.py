@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import warnings
 from pathlib import Path
 
 from tools.evaluate.masks import EvaluationError
@@ -24,6 +25,9 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when the report is written, 2 on input that cannot be evaluated."""
+    # Libraries talk of their own future; what concerns the user is an error of this program's.
+    for library in ("holoscan", "monai"):
+        warnings.filterwarnings("ignore", module=library)
     parser = argparse.ArgumentParser(prog="python -m tools.evaluate", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = next((a for a in (argv or sys.argv[1:]) if a in COMMANDS), None)

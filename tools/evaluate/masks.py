@@ -77,8 +77,8 @@ def read_mask(source: MaskFile, segment: str = "lesion") -> hd.Volume:
     source : MaskFile
         Where it is.
     segment : str
-        One of ``SEGMENTS``: what to look for in a DICOM SEG, unless the source names a part or
-        the SEG holds a single segment.
+        One of ``SEGMENTS``: what to look for in a DICOM SEG, unless the source names a part. A
+        single segment with another code is taken for it.
 
     Returns
     -------
@@ -115,6 +115,20 @@ def read_image(file: Path) -> hd.Volume:
     return hd.Volume(
         array, image.affine, coordinate_system="PATIENT", from_reference_convention="RAS"
     )
+
+
+def has_segment(source: MaskFile, segment: str) -> bool:
+    """Tell whether a file is a DICOM SEG in which a segment's code says that it is of a kind.
+
+    Raises
+    ------
+    EvaluationError
+        If the file cannot be read.
+    """
+    if source.is_nifti:
+        return False
+    seg, _ = _read_seg(source.file, source.file.stat().st_mtime)
+    return any(_is_segment(seg.get_segment_description(n), segment) for n in seg.segment_numbers)
 
 
 def read_probabilities(file: Path) -> hd.Volume:
@@ -251,10 +265,11 @@ def _segment_numbers(seg: hd.seg.Segmentation, source: MaskFile, segment: str) -
     described = [seg.get_segment_description(number) for number in seg.segment_numbers]
     if source.part:
         found = [d.segment_number for d in described if d.segment_label == source.part]
-    elif len(described) == 1:
-        return list(seg.segment_numbers)
     else:
         found = [d.segment_number for d in described if _is_segment(d, segment)]
+        known = any(_is_segment(d, kind) for d in described for kind in SEGMENTS)
+        if len(described) == 1 and not known:
+            found = list(seg.segment_numbers)
     if not found:
         labels = ", ".join(repr(d.segment_label) for d in described)
         raise EvaluationError(

@@ -58,7 +58,9 @@ def draw_case(row: dict[str, Any], segment: str) -> Figure:
     picture = _hounsfield(row.get("image"), truth)
     prediction, truth = (v.to_patient_orientation("HPL") for v in (prediction, truth))
     errors = (prediction.array != truth.array).sum(axis=(1, 2))
-    slices = sorted(np.argsort(errors, kind="stable")[-SLICES:], reverse=True)
+    # From head to feet, the worst of each quarter of the slices that differ.
+    quarters = np.array_split(np.flatnonzero(errors) if errors.any() else np.arange(1), SLICES)
+    slices = [quarter[np.argmax(errors[quarter])] for quarter in reversed(quarters) if len(quarter)]
     spacing = truth.spacing
     figure = Figure(figsize=(3.1 * len(slices), 3.5), facecolor="black", layout="constrained")
     axes = figure.subplots(1, len(slices), squeeze=False)[0]

@@ -6,7 +6,8 @@ import base64
 import io
 import os
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jinja2
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from tools.evaluate.masks import EvaluationError
 
 REPORT_FILE = "report.html"
-EMPTY = "–"
+EMPTY = "-"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Table:
     def latex(self) -> str:
         """Return the table in LaTeX, for the package booktabs."""
         body = self.text.style.hide(axis="index").to_latex(hrules=True)
-        return body.replace("±", r"$\pm$").replace(EMPTY, "--")
+        return body.replace("±", r"$\pm$")
 
     def html(self) -> str:
         """Return the table in HTML."""
@@ -100,13 +101,13 @@ class Report:
         Heading.
     notes : list of str
         How it was computed and what was left out, a paragraph each.
-    items : list of Table or Picture
+    items : sequence of Table or Picture
         In reading order; the first table is the summary.
     """
 
     title: str
     notes: list[str] = field(default_factory=list)
-    items: list[Table | Picture] = field(default_factory=list)
+    items: Sequence[Table | Picture] = ()
 
     @property
     def tables(self) -> list[Table]:
@@ -155,6 +156,14 @@ class Report:
                 f"{folder}: cannot write the report ({error.strerror}); choose another --output"
             ) from error
         return folder / REPORT_FILE
+
+
+def prefixed(name: str, items: Iterable[Table | Picture]) -> list[Table | Picture]:
+    """Return items under names and captions that tell which part of a report they are of."""
+    return [
+        replace(item, name=f"{name}_{item.name}", caption=f"{name.capitalize()}. {item.caption}")
+        for item in items
+    ]
 
 
 def _cell(value: object) -> str:
