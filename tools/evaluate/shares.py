@@ -137,7 +137,9 @@ def _reported(file: Path) -> Shares:
         for name, key in ((codes.LESION_SHARE, "share"), (codes.SEVERITY_SCORE, "severity")):
             for measurement in group.get_measurements(name=name):
                 sides = [str(s.laterality.value) for s in group.finding_sites if s.laterality]
-                found[key if key == "severity" else f"share {sides[0]}"] = measurement.value
+                part = key if key == "severity" else f"share {sides[0]}"
+                # Earlier studies of a follow-up come after the study itself.
+                found.setdefault(part, measurement.value)
     try:
         return Shares(
             found[f"share {codes.RIGHT.value}"],
