@@ -126,6 +126,34 @@ def test_a_lone_lung_is_not_cut_in_two(
     assert findings[other]["lung_volume_ml"] == 0.0
 
 
+def test_a_prior_in_the_study_folder_is_compared_with(
+    covid_phantom: Phantom, oracle_models: Path, tmp_path: Path
+) -> None:
+    first = _run(covid_phantom, tmp_path, oracle_models)
+    prior = dcmread(first / "seg.dcm")
+    prior.StudyDate = "20200322"
+    prior.StudyInstanceUID, prior.SOPInstanceUID = "1.2.3.1", "1.2.3.2"
+    (tmp_path / "study" / "priors").mkdir()
+    prior.save_as(tmp_path / "study" / "priors" / "seg.dcm")
+    prior.PatientID = "ANOTHER"
+    prior.save_as(tmp_path / "study" / "priors" / "another.dcm")
+    broken = (first / "sr.dcm").read_bytes()[:3000]
+    (tmp_path / "study" / "priors" / "broken.dcm").write_bytes(broken)
+    Pipeline(tmp_path / "study", tmp_path / "out", oracle_models).run()
+
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    earlier, later = result["follow_up"]["time_points"]
+    assert (earlier["days_since_first"], later["days_since_first"]) == (0, 10)
+    (change,) = result["follow_up"]["changes"]
+    for lung in ("right_lung", "left_lung", "both_lungs"):
+        assert earlier[lung] == later[lung] == result["findings"][lung]
+        assert change[lung]["response"] == "stable"
+        assert change[lung]["lesion_share_change_percentage_points"] == 0
+    assert any("another patient's" in note for note in result["notes"])
+    report = dcmread(tmp_path / "out" / "sr.dcm")
+    assert report.PertinentOtherEvidenceSequence[0].StudyInstanceUID == "1.2.3.1"
+
+
 def test_a_run_is_repeatable(covid_phantom: Phantom, oracle_models: Path, tmp_path: Path) -> None:
     first = _run(covid_phantom, tmp_path / "first", oracle_models)
     second = _run(covid_phantom, tmp_path / "second", oracle_models)

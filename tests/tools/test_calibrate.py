@@ -216,7 +216,7 @@ def _assert_refused(
 
 def test_on_ct_it_is_the_application_that_is_calibrated(tmp_path: Path) -> None:
     """The oracle is right at its own threshold, as it is in the application."""
-    phantom = painted(build_phantom(Grid.axial((24, 192, 192), (13.0, 2.0, 2.0)), "covid19", 3))
+    phantom = painted(build_phantom(Grid.axial((14, 192, 192), (22.0, 2.0, 2.0)), "covid19", 3))
     oracle_models = write_oracle_models(tmp_path / "models")
     write_nifti(phantom, tmp_path, "one")
     write_nifti(phantom, tmp_path, "two")
