@@ -10,10 +10,12 @@ from dated_study import LUNG, foreign_seg, save, study_on
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from small_study import ORIENTATIONS, SmallStudy, small_study
 
 from ct_triage.followup import LUNGS, TimePoint
 from ct_triage.followup_reading import (
+    MAX_DEFLATED_BYTES,
     UnusablePriorError,
     prior_class,
     read_header,
@@ -278,6 +280,17 @@ def test_random_damage_ends_in_a_refusal_or_in_credible_numbers(tmp_path: Path) 
             for lung in point.lungs.values():
                 assert 0 <= lung.lesion_share_percent <= 100.1
         assert refused
+
+
+def test_what_would_unpack_beyond_memory_is_not_opened(tmp_path: Path) -> None:
+    seg = study_on("20200301").seg()
+    seg.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    file = save(seg, tmp_path / "deflated.dcm")
+    _assert_equal(_measure(file), study_on("20200301"))
+    with file.open("ab") as stream:
+        stream.write(bytes(MAX_DEFLATED_BYTES))
+    with pytest.raises(UnusablePriorError, match="too large"):
+        _measure(file)
 
 
 def test_what_is_no_prior_is_not_opened(tmp_path: Path) -> None:

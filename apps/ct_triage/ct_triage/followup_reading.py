@@ -24,6 +24,7 @@ from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
+    DeflatedExplicitVRLittleEndian,
     EnhancedSRStorage,
     SegmentationStorage,
 )
@@ -52,6 +53,9 @@ REPORT_CLASSES = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRSt
 MAX_FRAMES = 20_000
 MAX_FRAME_PIXELS = 2048 * 2048
 MAX_VOXELS = 2**31
+MAX_FILE_BYTES = 1024 * 1024 * 1024
+# Deflated data is unpacked as a whole and can grow a thousandfold.
+MAX_DEFLATED_BYTES = 1024 * 1024
 MAX_REPORT_BYTES = 64 * 1024 * 1024
 MAX_SLICE_MM = 50.0
 # The largest lungs ever measured hold about nine litres.
@@ -98,6 +102,7 @@ def read_header(file: Path) -> Dataset:
         If the file cannot be read or lacks a UID or its study's date.
     """
     try:
+        _require_bounded(file)
         header = dcmread(
             file,
             stop_before_pixels=True,
@@ -117,11 +122,21 @@ def read_header(file: Path) -> Dataset:
         )
         uids = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID")
         complete = all(str(header.get(keyword) or "") for keyword in uids)
+    except UnusablePriorError:
+        raise
     except Exception as error:  # as above
         raise UnusablePriorError(f"it cannot be read ({type(error).__name__})") from error
     if not complete:
         raise UnusablePriorError("it lacks its UIDs")
     return header
+
+
+def _require_bounded(file: Path) -> None:
+    """Refuse a file that may take more memory than a study before it is even understood."""
+    size = file.stat().st_size
+    deflated = read_file_meta_info(file).TransferSyntaxUID == DeflatedExplicitVRLittleEndian
+    if size > MAX_FILE_BYTES or (deflated and size > MAX_DEFLATED_BYTES):
+        raise UnusablePriorError("it is too large to be opened safely")
 
 
 def study_moment(header: Dataset) -> datetime:
@@ -248,7 +263,9 @@ def _measure_segmentation(file: Path) -> _Measured:
     if len(header.PerFrameFunctionalGroupsSequence) != n_frames:
         raise UnusablePriorError("its frames do not match their descriptions")
     roles = _roles(header)
-    seg = hd.seg.segread(file, lazy_frame_retrieval=True)
+    # A deflated file has no frames to find before it is unpacked.
+    lazy = header.file_meta.TransferSyntaxUID != DeflatedExplicitVRLittleEndian
+    seg = hd.seg.segread(file, lazy_frame_retrieval=lazy)
     positions, normal, pixel_mm2, in_plane_mm = _frame_geometry(seg)
     step_mm = _slice_step_mm(seg, positions @ normal)
 
