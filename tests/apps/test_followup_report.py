@@ -24,7 +24,7 @@ from validators import (
 
 from ct_triage.configuration import Configuration
 from ct_triage.fhir import build_fhir
-from ct_triage.followup import FollowUp
+from ct_triage.followup import LUNGS, FollowUp
 from ct_triage.followup_priors import MAX_PRIORS, follow_up_on
 from ct_triage.followup_reading import read_header, read_time_point
 from ct_triage.report import build_report
@@ -218,6 +218,19 @@ def test_a_prior_of_a_site_with_its_own_scheme_is_the_same_prior(
     assert set(_follow_up(tmp_path / "foreign", study).time_points[0].lungs) == {"both_lungs"}
 
 
+def test_every_group_of_an_identified_study_says_which_study_it_is_of(
+    priors: Path, study: SmallStudy, tmp_path: Path
+) -> None:
+    identified = replace(study, covid19_probability=0.25)
+    report = _report(identified, _follow_up(priors, identified))
+    file = save(report, tmp_path / "sr.dcm")
+    assert dciodvfy_errors(file) == []
+    assert pixelmed_sr_errors(file) == []
+    fhir = build_fhir(study.volume, report, study.origin)
+    assert [item["reference"] for item in fhir["result"]] == [f"#group-{n}" for n in range(1, 5)]
+    assert read_time_point(file, read_header(file)).lungs.keys() == set(LUNGS)
+
+
 def test_the_scheme_of_changes_is_that_of_the_configuration(
     priors: Path, study: SmallStudy
 ) -> None:
@@ -263,8 +276,23 @@ def test_without_priors_nothing_is_said(study: SmallStudy, tmp_path: Path) -> No
     assert _report(study, follow_up).SOPInstanceUID == study.report().SOPInstanceUID
 
 
-def test_other_priors_give_another_report(priors: Path, study: SmallStudy) -> None:
-    assert _report(study, _follow_up(priors, study)).SOPInstanceUID != study.report().SOPInstanceUID
+def test_other_priors_models_or_settings_give_another_report(
+    priors: Path, study: SmallStudy
+) -> None:
+    follow_up = _follow_up(priors, study)
+    origin, (lung, lesion) = study.origin, study.origin.models
+    others = (
+        {"models": (lung, replace(lesion, sha256="c3" * 32))},
+        {"lesion_threshold": 0.3},
+        {"configuration": Configuration.model_validate({"thresholds": {"min_lesion_ml": 0.2}})},
+    )
+    reports = [
+        study.report(),
+        _report(study, follow_up),
+        *(_report(replace(study, origin=replace(origin, **other)), follow_up) for other in others),
+    ]
+    assert len({report.SOPInstanceUID for report in reports}) == len(reports)
+    assert _report(study, follow_up).SOPInstanceUID == reports[1].SOPInstanceUID
 
 
 def _rename(dataset: Dataset) -> None:

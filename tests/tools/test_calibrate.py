@@ -15,7 +15,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
 
 from oracle import painted, write_oracle_models
 
+from ct_triage.configuration import Configuration
+from ct_triage.provenance import ModelIdentity, Origin
 from ct_triage.severity import CATEGORIES
+from ct_triage.site import Site
 from tools.calibrate.__main__ import main
 from tools.calibrate.cases import THRESHOLDS
 from tools.calibrate.classes import fitted
@@ -24,6 +27,8 @@ from tools.calibrate.trust import MIN_PATIENTS, judge
 from tools.phantom import Grid, build_phantom, write_nifti
 
 SHAPE = (24, 20, 8)
+LUNG = ModelIdentity("lung_segmentation", "1.2.3", "a1" * 32)
+LESION = ModelIdentity("lesion_segmentation_2d", "4.5.6", "b2" * 32)
 
 
 def _write(array: np.ndarray, file: Path, spacing_mm: float = 2.0) -> Path:
@@ -233,6 +238,12 @@ def test_on_ct_it_is_the_application_that_is_calibrated(tmp_path: Path) -> None:
     site = yaml.safe_load((out / "site.yaml").read_text())
     name, version, sha256 = site["calibration"]["model"].rsplit(" ", 2)
     assert (name, version, len(sha256)) == ("oracle lesion_segmentation_2d", "1.2.3", 64)
+    # The application takes the file, and sees that it is for this very model.
+    applied = Configuration.model_validate({"site": Site.read(out / "site.yaml")})
+    calibrated = ModelIdentity(name, version, sha256)
+    for model, told in ((calibrated, False), (LESION, True)):
+        notes = Origin((LUNG, model), 0.5, site["lesion_threshold"], applied).notes
+        assert any("calibrated for another model" in note for note in notes) is told
 
 
 def _readings(folder: Path, n: int, bounds: tuple[float, float, float]) -> Path:
@@ -260,6 +271,11 @@ def test_both_calibrations_share_a_site_file(tmp_path: Path) -> None:
     assert _run("classes", _readings(tmp_path, 120, (0.15, 0.35, 0.6)), out) == 0
     site = yaml.safe_load((out / "site.yaml").read_text())
     assert {"lesion_threshold", "ct_class_bounds"} <= site.keys()
+    applied = Configuration.model_validate({"site": Site.read(out / "site.yaml")})
+    assert applied.lesion_threshold == site["lesion_threshold"]
+    assert list(applied.ct_class_bounds) == site["ct_class_bounds"]
+    origin = Origin((LUNG, LESION), 0.5, 0.3, applied)
+    assert "the site's calibration is marked as not trusted" in origin.notes
     records = site["calibration"]
     assert records["ct_class_bounds"]["trusted"] is True
     assert records["lesion_threshold"]["trusted"] is False
