@@ -10,6 +10,7 @@ import pytest
 from oracle import BODY_HU, painted
 from pydicom import dcmread
 
+from ct_triage.configuration import Configuration
 from ct_triage.pipeline import Pipeline
 from tools.phantom import Grid, Phantom, build_phantom, write_dicom_series
 
@@ -124,6 +125,41 @@ def test_a_lone_lung_is_not_cut_in_two(
     assert findings[side]["lung_volume_ml"] == pytest.approx(volume_ml, rel=0.01)
     other = {"right_lung": "left_lung", "left_lung": "right_lung"}[side]
     assert findings[other]["lung_volume_ml"] == 0.0
+
+
+def test_a_prior_in_the_study_folder_is_compared_with(
+    covid_phantom: Phantom, oracle_models: Path, tmp_path: Path
+) -> None:
+    first = _run(covid_phantom, tmp_path, oracle_models)
+    prior = dcmread(first / "seg.dcm")
+    prior.StudyDate = "20200322"
+    prior.StudyInstanceUID, prior.SOPInstanceUID = "1.2.3.1", "1.2.3.2"
+    (tmp_path / "study" / "priors").mkdir()
+    prior.save_as(tmp_path / "study" / "priors" / "seg.dcm")
+    prior.PatientID = "ANOTHER"
+    prior.save_as(tmp_path / "study" / "priors" / "another.dcm")
+    broken = (first / "sr.dcm").read_bytes()[:3000]
+    (tmp_path / "study" / "priors" / "broken.dcm").write_bytes(broken)
+    Pipeline(tmp_path / "study", tmp_path / "out", oracle_models).run()
+
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    earlier, later = result["follow_up"]["time_points"]
+    assert (earlier["days_since_first"], later["days_since_first"]) == (0, 10)
+    (change,) = result["follow_up"]["changes"]
+    for lung in ("right_lung", "left_lung", "both_lungs"):
+        assert earlier[lung] == later[lung] == result["findings"][lung]
+        assert change[lung]["response"] == "stable"
+        assert change[lung]["lesion_share_change_percentage_points"] == 0
+    assert any("another patient's" in note for note in result["notes"])
+    report = dcmread(tmp_path / "out" / "sr.dcm")
+    assert report.PertinentOtherEvidenceSequence[0].StudyInstanceUID == "1.2.3.1"
+
+    switched_off = Configuration(follow_up=False)
+    Pipeline(tmp_path / "study", tmp_path / "off", oracle_models, switched_off).run()
+    alone = json.loads((tmp_path / "off" / "result.json").read_text())
+    assert "follow_up" not in alone
+    assert alone["notes"] == []
+    assert "PertinentOtherEvidenceSequence" not in dcmread(tmp_path / "off" / "sr.dcm")
 
 
 def test_a_run_is_repeatable(covid_phantom: Phantom, oracle_models: Path, tmp_path: Path) -> None:

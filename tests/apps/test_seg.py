@@ -276,6 +276,7 @@ def test_other_models_settings_or_images_give_other_uids() -> None:
         study.seg(),
         build_seg(study.volume, study.segments, replace(ORIGIN, models=retrained)),
         build_seg(study.volume, study.segments, replace(ORIGIN, configuration=other_settings)),
+        build_seg(study.volume, study.segments, replace(ORIGIN, lesion_threshold=0.3)),
         late_slice.seg(),
     ]
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):

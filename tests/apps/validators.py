@@ -88,7 +88,7 @@ def _tool(name: str, package: str) -> str:
 
 def _run(command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False, timeout=120
+        [str(part) for part in command], capture_output=True, text=True, check=False, timeout=600
     )
 
 

@@ -2,8 +2,10 @@
 
 The data flow, one module a step::
 
-    series.find_series -> volume.read_volume -> lungs.segment_lungs -> lesions.segment_lesions
-        -> severity.assess_severity -> seg.build_seg, report.build_report -> results.write_results
+    series.find_series -> reading.read_volume -> lungs.segment_lungs -> lesions.LesionModel.find
+        -> severity.assess_severity -> followup_priors.follow_up_on
+        -> seg.build_seg, report.build_report, result_json.build_result, fhir.build_fhir
+        -> results.write_results
 
 Every step is a plain function; :mod:`ct_triage.application` chains them as MONAI Deploy operators.
 """

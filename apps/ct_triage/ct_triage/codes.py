@@ -6,8 +6,10 @@ coding scheme (PS3.3 8.2), which is explained in every object that uses it.
 """
 
 import uuid
+from typing import Self
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
@@ -46,6 +48,14 @@ QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 # --- Identification; a probability has no context group of its own, percent is CID 7181's unit.
 COVID_19 = Code("840539006", "SCT", "COVID-19")
 PROBABILITY = codes.DCM.Probability
+
+# --- Follow-up. No context group holds these three conditions of a patient.
+CURRENT_RESPONSE = codes.DCM.CurrentResponse
+CONDITIONS = {
+    "positive response": Code("268910001", "SCT", "Patient condition improved"),
+    "stable": Code("359746009", "SCT", "Patient condition stable"),
+    "progression": Code("271299001", "SCT", "Patient condition worsened"),
+}
 
 # CID 3716 has nothing between severe and fatal, so the two highest categories share a code.
 SEVERITIES = {
@@ -87,6 +97,39 @@ class PrivateCodes:
             "CT-3": code("CT-3", "CT-3 (severe)"),
             "CT-4": code("CT-4", "CT-4 (critical)"),
         }
+        self.lesion_share_change = code(
+            "SHARE_CHANGE", "Lesion share since the previous study, percentage points"
+        )
+        self.corrected_lesion_volume = code(
+            "CORR_VOLUME", "Lesion volume corrected to the lung volume of the previous study"
+        )
+        self.corrected_lesion_volume_change = code(
+            "CORR_CHANGE", "Change of the lesion volume corrected for lung volume"
+        )
+        self.response = code("RESPONSE", "Response since the previous study")
+        self.responses = {
+            "positive response": code("POSITIVE", "Positive response"),
+            "stable": code("STABLE", "Stable (change below 1 %)"),
+            "progression": code("PROGRESSION", "Progression"),
+        }
+
+    @classmethod
+    def of(cls, report: Dataset) -> Self:
+        """Return the codes under the designator that a report of this application declares.
+
+        Sites name their scheme as they like; its UID tells that it is this one. A report that
+        declares no such scheme is read with the default designator.
+        """
+        for item in report.get("CodingSchemeIdentificationSequence") or ():
+            scheme = PrivateScheme.model_construct(
+                designator=str(item.get("CodingSchemeDesignator")),
+                version=str(item.get("CodingSchemeVersion")),
+                responsible_organization=str(item.get("CodingSchemeResponsibleOrganization")),
+            )
+            private = cls(scheme)
+            if item.get("CodingSchemeUID") == private.uid:
+                return private
+        return cls(PrivateScheme())
 
     @property
     def uid(self) -> str:

@@ -109,7 +109,7 @@ class PrivateScheme(StrictModel):
 
     designator: Annotated[str, Field(pattern=r"^99[A-Z0-9_]{1,14}$")] = "99CTTRIAGE"
     """Coding Scheme Designator; private ones start with 99."""
-    name: LongString = "CT triage: lesion share and CT severity categories"
+    name: LongString = "CT triage: lesion share, CT severity categories and response"
     """Coding Scheme Name."""
     version: Annotated[str, Field(pattern=r"^[!-\[\]-~]{1,16}$")] = "1"
     """Coding Scheme Version."""
@@ -132,6 +132,9 @@ class Configuration(StrictModel):
     models: Models = Models()
     identification: bool = False
     """Report the probability of COVID-19; needs a lesion model that gives it."""
+    follow_up: bool = True
+    """Compare with segmentations and reports of the patient's earlier studies that lie in the
+    study folder."""
     thresholds: Thresholds = Thresholds()
     site: Annotated[
         Site | None,

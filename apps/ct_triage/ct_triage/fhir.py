@@ -3,6 +3,8 @@
 Follows the HL7 implementation guide "DICOM SR to FHIR Resource Mapping": each measurement group
 becomes an Observation whose members are the group's measurements and evaluations, and each
 algorithm becomes a Device. Everything is read from the finished report, so both say the same.
+Groups of earlier studies are left out: those are other studies' observations, which have reports
+of their own. What has changed since is said with the lungs of this study.
 The guide is written for R5; what R4 lacks is told as R4 can: a finding site is the Observation's
 ``bodySite``, tracking identifiers are among its ``identifier`` and a segment is what it is
 ``derivedFrom``.
@@ -45,6 +47,7 @@ FINDING, FINDING_SITE, LATERALITY = "121071", "363698007", "272741003"
 REFERENCED_SEGMENT = "121191"
 ALGORITHM_NAME, ALGORITHM_VERSION, ALGORITHM_PARAMETERS = "111001", "111003", "111002"
 IMAGING_MEASUREMENTS, MEASUREMENT_GROUP = "126010", "125007"
+TIME_POINT_NUMBER = "126070"
 
 
 def build_fhir(volume: Volume, report: Dataset, origin: Origin) -> Resource:
@@ -68,7 +71,7 @@ class _Mapping:
         self.report = report
         self.origin = origin
         self.header = volume.headers[0]
-        self.uid = provenance.derive_uid("FHIR", volume, origin)
+        self.uid = provenance.uid_of("FHIR", str(report.SOPInstanceUID))
         self.systems = {
             **CODE_SYSTEMS,
             origin.configuration.private_scheme.designator: _uid_uri(origin.codes.uid),
@@ -130,6 +133,12 @@ class _Mapping:
         return {"type": "ImagingStudy", "identifier": _identifier(uid)}
 
     def _measurement_groups(self) -> Iterator[Dataset]:
+        """Return the groups of this study, which is the last of those that the report numbers."""
+        groups = list(self._all_measurement_groups())
+        latest = max(map(_time_point_number, groups))
+        return (group for group in groups if _time_point_number(group) == latest)
+
+    def _all_measurement_groups(self) -> Iterator[Dataset]:
         for container in self.report.ContentSequence:
             if _name(container).CodeValue == IMAGING_MEASUREMENTS:
                 yield from container.ContentSequence
@@ -242,6 +251,14 @@ class _Mapping:
             if _name(container).CodeValue == codes.QUALITATIVE_EVALUATIONS.value:
                 return " ".join(item.TextValue for item in container.ContentSequence)
         return ""
+
+
+def _time_point_number(group: Dataset) -> int:
+    """Return the number of a group's study (TID 1502); 0 where there is one study only."""
+    return max(
+        int(item.TextValue) if _name(item).CodeValue == TIME_POINT_NUMBER else 0
+        for item in group.ContentSequence
+    )
 
 
 def _is_evaluation(item: Dataset) -> bool:

@@ -1,5 +1,9 @@
 """The measurements as they are published: one place for what report and ``result.json`` state."""
 
+from highdicom.sr import Measurement
+
+from ct_triage import codes
+from ct_triage.codes import PrivateCodes
 from ct_triage.severity import Findings, Involvement
 
 # A cubic millimetre, and less than a voxel of any lung: what is dropped means nothing.
@@ -25,3 +29,26 @@ def covid19_probability_percent(findings: Findings) -> float | None:
     """Probability of COVID-19 in percent; None where it is not known."""
     probability = findings.covid19_probability
     return None if probability is None else round(100 * probability, PERCENT_DECIMALS)
+
+
+# "Volume" is that of the segment which the group refers to, in a lung's group and in the lesions'.
+
+
+def measure_lung(lung: Involvement, private: PrivateCodes) -> list[Measurement]:
+    """Return the numbers of a lung as measurements of its group in a report."""
+    numbers = involvement_numbers(lung)
+    return [
+        Measurement(codes.VOLUME, numbers["lung_volume_ml"], codes.CUBIC_CENTIMETRE),
+        Measurement(private.lesion_volume, numbers["lesion_volume_ml"], codes.CUBIC_CENTIMETRE),
+        Measurement(private.lesion_share, numbers["lesion_share_percent"], codes.PERCENT),
+    ]
+
+
+def measure_lesions(both_lungs: Involvement, private: PrivateCodes) -> list[Measurement]:
+    """Return the numbers of both lungs as measurements of the lesions' group in a report."""
+    numbers = involvement_numbers(both_lungs)
+    return [
+        Measurement(private.lung_volume, numbers["lung_volume_ml"], codes.CUBIC_CENTIMETRE),
+        Measurement(codes.VOLUME, numbers["lesion_volume_ml"], codes.CUBIC_CENTIMETRE),
+        Measurement(private.lesion_share, numbers["lesion_share_percent"], codes.PERCENT),
+    ]

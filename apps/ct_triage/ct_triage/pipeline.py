@@ -11,6 +11,8 @@ from pydicom.dataset import Dataset
 
 from ct_triage.configuration import Configuration
 from ct_triage.fhir import build_fhir
+from ct_triage.followup import NO_FOLLOW_UP, FollowUp
+from ct_triage.followup_priors import follow_up_on
 from ct_triage.lesions import LesionModel, Lesions, load_lesion_model
 from ct_triage.lungs import segment_lungs
 from ct_triage.network import SliceNetwork
@@ -80,6 +82,7 @@ class Pipeline:
             "lesions": self._find_lesions,
             "segments": self._segments,
             "findings": self._assess,
+            "follow_up": self._follow_up,
             "seg": self._build_seg,
             "report": self._build_report,
             RESULT_STEP: self._build_result,
@@ -131,6 +134,11 @@ class Pipeline:
             return findings
         return replace(findings, covid19_probability=lesions.covid19_probability)
 
+    def _follow_up(self, volume: Volume, findings: Findings) -> FollowUp:
+        if not self.configuration.follow_up:
+            return NO_FOLLOW_UP
+        return follow_up_on(self.study, volume, findings)
+
     def _build_seg(self, volume: Volume, segments: Segments, origin: Origin) -> Segmentation | None:
         if not self.configuration.outputs.seg:
             return None
@@ -143,12 +151,13 @@ class Pipeline:
         seg: Segmentation | None,
         findings: Findings,
         origin: Origin,
+        follow_up: FollowUp,
     ) -> Dataset | None:
         outputs = self.configuration.outputs
         # FHIR is a mapping of the report, whether that is written or not.
         if not (outputs.sr or outputs.fhir):
             return None
-        return build_report(volume, segments, seg, findings, origin)
+        return build_report(volume, segments, seg, findings, origin, follow_up)
 
     def _build_result(
         self,
@@ -157,9 +166,10 @@ class Pipeline:
         report: Dataset | None,
         findings: Findings,
         origin: Origin,
+        follow_up: FollowUp,
     ) -> dict[str, Any]:
         written = report if self.configuration.outputs.sr else None
-        return build_result(volume, seg, written, findings, origin)
+        return build_result(volume, seg, written, findings, origin, follow_up)
 
     def _write_results(
         self,

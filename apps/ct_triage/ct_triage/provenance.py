@@ -5,8 +5,8 @@ What the segmentation and the report share is here, so that the two always agree
 
 import hashlib
 import json
+import math
 import uuid
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
@@ -44,7 +44,7 @@ _COPIED_KEYWORDS = (
     "LossyImageCompressionRatio",
     "LossyImageCompressionMethod",
 )
-_IDENTIFYING_KEYWORDS = (
+IDENTIFYING_KEYWORDS = (
     "PatientID",
     "PatientName",
     "PatientBirthDate",
@@ -81,17 +81,17 @@ class Origin:
 
     Attributes
     ----------
-    models : tuple of 2 ModelIdentity
-        The lung model and the lesion model.
+    models : tuple of ModelIdentity
+        The lung model and the lesion model; none where results are made of other results.
     lung_threshold, lesion_threshold : float
-        Probabilities from which a voxel counts, as they were applied.
+        Probabilities from which a voxel counts, as they were applied; NaN without a model.
     configuration : Configuration
         Every setting of the run.
     """
 
-    models: tuple[ModelIdentity, ModelIdentity]
-    lung_threshold: float
-    lesion_threshold: float
+    models: tuple[ModelIdentity, ...] = ()
+    lung_threshold: float = math.nan
+    lesion_threshold: float = math.nan
     configuration: Configuration = field(default_factory=Configuration)
 
     @property
@@ -101,8 +101,10 @@ class Origin:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the application's version, the models and the configuration."""
-        return _digest(APPLICATION, __version__, _plain(self.models), self.configuration.sha256)
+        """Hash of the application's version, the models, their thresholds and all settings."""
+        thresholds = (self.lung_threshold, self.lesion_threshold)
+        models = [asdict(model) for model in self.models]
+        return _digest(APPLICATION, __version__, models, thresholds, self.configuration.sha256)
 
     @property
     def lung_parameters(self) -> dict[str, str]:
@@ -152,12 +154,17 @@ def derive_uid(purpose: str, volume: Volume, origin: Origin) -> str:
     and a late slice, another model, another setting or another version gives results of their own.
     """
     instances = [str(header.SOPInstanceUID) for header in volume.headers]
-    return _uid_of(purpose, str(volume.headers[0].SeriesInstanceUID), instances, origin.fingerprint)
+    return uid_of(purpose, str(volume.headers[0].SeriesInstanceUID), instances, origin.fingerprint)
+
+
+def uid_of(*parts: object) -> str:
+    """Derive a UID of this version of the application from anything that JSON can hold."""
+    return f"2.25.{uuid.uuid5(_NAMESPACE, _digest(APPLICATION, __version__, *parts)).int}"
 
 
 def device_uid(origin: Origin) -> str:
     """UID of the observer: this version of the application with these models and settings."""
-    return _uid_of("device", origin.fingerprint)
+    return uid_of("device", origin.fingerprint)
 
 
 def device_serial_number(origin: Origin) -> str:
@@ -221,7 +228,7 @@ def source_images(volume: Volume) -> list[Dataset]:
         for keyword in _COPIED_KEYWORDS:
             if keyword in header:
                 image[keyword] = header[keyword]
-        for keyword in _IDENTIFYING_KEYWORDS:
+        for keyword in IDENTIFYING_KEYWORDS:
             setattr(image, keyword, None)
         image.ImageOrientationPatient = orientation
         image.SliceThickness = header.get("SliceThickness") or slice_spacing_mm
@@ -235,7 +242,11 @@ def finish(instance: SOPClass, volume: Volume) -> None:
 
     See :func:`content_moment` for why no time of the run is kept.
     """
-    header = volume.headers[0]
+    finish_for(instance, volume.headers[0])
+
+
+def finish_for(instance: SOPClass, header: Dataset) -> None:
+    """Do the same with one header that stands for patient and study."""
     instance.copy_patient_and_study_information(header)
     if "SpecificCharacterSet" in header:
         instance["SpecificCharacterSet"] = header["SpecificCharacterSet"]
@@ -245,13 +256,5 @@ def finish(instance: SOPClass, volume: Volume) -> None:
         del equipment.ContributionDateTime
 
 
-def _plain(models: Sequence[ModelIdentity]) -> list[dict[str, str]]:
-    return [asdict(model) for model in models]
-
-
 def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _uid_of(*parts: object) -> str:
-    return f"2.25.{uuid.uuid5(_NAMESPACE, _digest(*parts)).int}"

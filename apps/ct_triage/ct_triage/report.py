@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -32,18 +33,28 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from ct_triage import __version__, codes, provenance
 from ct_triage.codes import PrivateCodes
+from ct_triage.followup import NO_FOLLOW_UP, FollowUp
+from ct_triage.followup_report import (
+    KINDS,
+    Group,
+    change_measurements,
+    evidence_of,
+    prior_groups,
+    response_evaluations,
+    time_point_context,
+)
 from ct_triage.measurements import (
     covid19_probability_percent,
-    involvement_numbers,
+    measure_lesions,
+    measure_lung,
     severity_score,
 )
 from ct_triage.provenance import ModelIdentity, Origin
-from ct_triage.seg import LEFT_LUNG, LESION, RIGHT_LUNG, SEGMENT_KINDS, SegmentKind, tracking_uid
-from ct_triage.severity import Findings, Involvement, Segments
+from ct_triage.seg import LESION, SEGMENT_KINDS, SegmentKind, tracking_uid
+from ct_triage.severity import Findings, Segments
 from ct_triage.volume import Volume
 
 SERIES_NUMBER_OFFSET = 92
-Group = VolumetricROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations
 DISCLAIMER = "Computed by research software without human review. Not for clinical use."
 
 
@@ -55,6 +66,7 @@ def build_report(
     seg: Segmentation | None,
     findings: Findings,
     origin: Origin,
+    follow_up: FollowUp = NO_FOLLOW_UP,
 ) -> Comprehensive3DSR:
     """Report the findings, with each group of them tied to a segment of ``seg``.
 
@@ -76,24 +88,39 @@ def build_report(
         What was measured.
     origin : Origin
         What they were made with.
+    follow_up : FollowUp
+        Earlier studies of the patient: each has groups of its own after those of this study,
+        which then tell what has changed.
     """
     images = provenance.source_images(volume)
     uid = partial(provenance.derive_uid, volume=volume, origin=origin)
     moment = provenance.content_moment(volume)
+    priors = [point.instance for point in follow_up.time_points if point.instance]
+    # Findings on other priors are other findings, though the images are the same.
+    purpose = " ".join(["SR", *(prior.sop_instance_uid for prior in priors)])
     content = MeasurementReport(
-        observation_context=_observation_context(origin),
+        observation_context=observation_context(origin),
         procedure_reported=codes.CT_PROCEDURE,
         title=dicom_codes.cid7021.ImagingMeasurementReport,
         referenced_images=[images[index] for index in _key_slices(segments)],
-        imaging_measurements=_groups(volume, seg, findings, origin),
+        imaging_measurements=[
+            *_groups(volume, seg, findings, origin, follow_up),
+            *prior_groups(follow_up, origin.codes),
+        ],
     )
-    content[0].ContentSequence.append(_comments([DISCLAIMER, *volume.notes, *origin.notes]))
+    content[0].ContentSequence.append(
+        comments([DISCLAIMER, *volume.notes, *origin.notes, *follow_up.notes])
+    )
     report = Comprehensive3DSR(
-        evidence=images if seg is None else [*images, seg],
+        evidence=[
+            *images,
+            *([] if seg is None else [seg]),
+            *chain.from_iterable(map(evidence_of, follow_up.time_points)),
+        ],
         content=content,
         series_instance_uid=uid("SR series"),
         series_number=provenance.series_number(volume, SERIES_NUMBER_OFFSET),
-        sop_instance_uid=uid("SR"),
+        sop_instance_uid=uid(purpose),
         instance_number=1,
         manufacturer=origin.configuration.manufacturer.name,
         manufacturer_model_name=origin.configuration.manufacturer.model_name,
@@ -113,7 +140,8 @@ def build_report(
     return report
 
 
-def _observation_context(origin: Origin) -> ObservationContext:
+def observation_context(origin: Origin) -> ObservationContext:
+    """Name this application, with its models and settings, as the observer (TID 1001)."""
     manufacturer = origin.configuration.manufacturer
     device = DeviceObserverIdentifyingAttributes(
         uid=provenance.device_uid(origin),
@@ -128,20 +156,42 @@ def _observation_context(origin: Origin) -> ObservationContext:
 
 
 def _groups(
-    volume: Volume, seg: Segmentation | None, findings: Findings, origin: Origin
+    volume: Volume,
+    seg: Segmentation | None,
+    findings: Findings,
+    origin: Origin,
+    follow_up: FollowUp,
 ) -> list[Group]:
+    """Return the groups of this study: each lung, the lesions, and the probability of COVID-19."""
     private = origin.codes
     lung_model, lesion_model = origin.models
     by_lung = _algorithm(lung_model, origin.lung_parameters)
     by_lesion = _algorithm(lesion_model, origin.lesion_parameters)
-    group = partial(_group, volume, seg, origin)
+    last = len(follow_up.time_points) - 1
+    context = time_point_context(follow_up, last) if follow_up.time_points else None
+    group = partial(_group, volume, seg, origin, time_point_context=context)
+
+    def since_prior(
+        lung: str,
+        algorithm: AlgorithmIdentification,
+        measurements: list[Measurement],
+        evaluations: Sequence[QualitativeEvaluation] = (),
+    ) -> Group:
+        return group(
+            KINDS[lung],
+            algorithm,
+            [*measurements, *change_measurements(follow_up, last, lung, private)],
+            [*evaluations, *response_evaluations(follow_up, last, lung, private)],
+        )
+
+    score = Measurement(private.severity_score, severity_score(findings), codes.PERCENT)
     groups: list[Group] = [
-        group(RIGHT_LUNG, by_lung, _measure_lung(findings.right_lung, private)),
-        group(LEFT_LUNG, by_lung, _measure_lung(findings.left_lung, private)),
-        group(
-            LESION,
+        since_prior("right_lung", by_lung, measure_lung(findings.right_lung, private)),
+        since_prior("left_lung", by_lung, measure_lung(findings.left_lung, private)),
+        since_prior(
+            "both_lungs",
             by_lesion,
-            _measure_lesions(findings, private),
+            [*measure_lesions(findings.both_lungs, private), score],
             _evaluate(findings, private),
         ),
     ]
@@ -183,7 +233,8 @@ def _group(
 ) -> Group:
     """Measurement group of one segment, tracked by what the segment is tracked by.
 
-    ``instead`` replaces what the group says, for a finding that the segment is the evidence of.
+    ``instead`` adds to what the group says or replaces it, for a finding that the segment is the
+    evidence of.
     """
     common: dict[str, Any] = {
         "tracking_identifier": TrackingIdentifier(
@@ -223,28 +274,6 @@ def _key_slices(segments: Segments) -> list[int]:
     return sorted({0, int(np.argmax(areas)), len(areas) - 1})
 
 
-# "Volume" is that of the segment which the group refers to, in a lung's group and in the lesions'.
-
-
-def _measure_lung(lung: Involvement, private: PrivateCodes) -> list[Measurement]:
-    numbers = involvement_numbers(lung)
-    return [
-        Measurement(codes.VOLUME, numbers["lung_volume_ml"], codes.CUBIC_CENTIMETRE),
-        Measurement(private.lesion_volume, numbers["lesion_volume_ml"], codes.CUBIC_CENTIMETRE),
-        Measurement(private.lesion_share, numbers["lesion_share_percent"], codes.PERCENT),
-    ]
-
-
-def _measure_lesions(findings: Findings, private: PrivateCodes) -> list[Measurement]:
-    numbers = involvement_numbers(findings.both_lungs)
-    return [
-        Measurement(private.lung_volume, numbers["lung_volume_ml"], codes.CUBIC_CENTIMETRE),
-        Measurement(codes.VOLUME, numbers["lesion_volume_ml"], codes.CUBIC_CENTIMETRE),
-        Measurement(private.lesion_share, numbers["lesion_share_percent"], codes.PERCENT),
-        Measurement(private.severity_score, severity_score(findings), codes.PERCENT),
-    ]
-
-
 def _evaluate(findings: Findings, private: PrivateCodes) -> list[QualitativeEvaluation]:
     has_lesions = findings.both_lungs.lesion_volume_ml > 0
     category = findings.severity_category
@@ -255,7 +284,7 @@ def _evaluate(findings: Findings, private: PrivateCodes) -> list[QualitativeEval
     ]
 
 
-def _comments(texts: Sequence[str]) -> ContainerContentItem:
+def comments(texts: Sequence[str]) -> ContainerContentItem:
     """Qualitative Evaluations, TID 1500 row 12: the one place where it allows free text."""
     container = ContainerContentItem(
         codes.QUALITATIVE_EVALUATIONS, relationship_type=RelationshipTypeValues.CONTAINS

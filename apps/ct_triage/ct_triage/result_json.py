@@ -6,6 +6,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from ct_triage import __version__, codes, provenance
+from ct_triage.followup import NO_FOLLOW_UP, FollowUp, follow_up_numbers
 from ct_triage.measurements import (
     covid19_probability_percent,
     involvement_numbers,
@@ -24,6 +25,7 @@ def build_result(
     report: Dataset | None,
     findings: Findings,
     origin: Origin,
+    follow_up: FollowUp = NO_FOLLOW_UP,
 ) -> dict[str, Any]:
     """Gather the findings with the same numbers as the report, without patient name or ID.
 
@@ -37,9 +39,11 @@ def build_result(
         What was measured.
     origin : Origin
         What they were made with.
+    follow_up : FollowUp
+        Earlier studies of the patient.
     """
     first = volume.headers[0]
-    return {
+    result = {
         "schema_version": SCHEMA_VERSION,
         "application": {"name": provenance.APPLICATION, "version": __version__},
         "models": [asdict(model) for model in origin.models],
@@ -62,8 +66,11 @@ def build_result(
             for name, instance in (("seg", seg), ("report", report))
             if instance is not None
         },
-        "notes": [*volume.notes, *origin.notes],
+        "notes": [*volume.notes, *origin.notes, *follow_up.notes],
     }
+    if follow_up.time_points:
+        result["follow_up"] = follow_up_numbers(follow_up)
+    return result
 
 
 def _identification(findings: Findings, origin: Origin) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from ct_triage.errors import OutputError
+from ct_triage.followup import LUNGS
 
 SEG_FILE = "seg.dcm"
 REPORT_FILE = "sr.dcm"
@@ -78,5 +79,25 @@ def summarise(result: dict[str, Any]) -> str:
         percent = findings["identification"]["probability_percent"]
         told = "not told" if percent is None else f"{percent:.1f} %"
         lines.append(f"COVID-19    {told} (probability, {result['models'][-1]['name']})")
+    lines += follow_up_lines(result.get("follow_up"))
     lines += [f"note        {note}" for note in result["notes"]]
     return "\n".join(lines)
+
+
+def follow_up_lines(follow_up: dict[str, Any] | None) -> list[str]:
+    """Return each change of a ``follow_up`` as a line for people."""
+    if follow_up is None:
+        return []
+    points = follow_up["time_points"]
+    lines = []
+    for change in follow_up["changes"]:
+        earlier, later = (points[change[f"{end}_time_point"]] for end in ("from", "to"))
+        days = later["days_since_first"] - earlier["days_since_first"]
+        told = [
+            f"{lung.replace('_', ' ')} {change[lung]['response']}"
+            f" ({change[lung]['lesion_share_change_percentage_points']:+.1f})"
+            for lung in LUNGS
+            if change[lung]
+        ]
+        lines.append(f"follow-up   after {days} days: {', '.join(told) or 'not comparable'}")
+    return lines

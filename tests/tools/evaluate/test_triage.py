@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from dated_study import save, study_on
 from scipy.stats import mannwhitneyu, spearmanr
-from small_study import small_study
+from small_study import SmallStudy, small_study
 
+from ct_triage.followup_priors import follow_up_on
+from ct_triage.report import build_report
 from ct_triage.results import write_results
 from tools.evaluate.__main__ import main
 from tools.evaluate.masks import MaskFile
@@ -99,9 +102,14 @@ def test_bad_lists_are_refused(change, message: str, tmp_path: Path, capsys) -> 
     assert not (tmp_path / "out").exists()
 
 
+def _write(study: SmallStudy, folder: Path) -> None:
+    results = {"seg.dcm": study.seg(), "sr.dcm": study.report(), "result.json": study.result()}
+    write_results(folder, results)
+
+
 def test_masks_report_and_result_give_the_same_shares(tmp_path: Path) -> None:
     study = small_study()
-    write_results(tmp_path, study.seg(), study.report(), study.result())
+    _write(study, tmp_path)
     expected = study.findings
     for row in (
         {"case": "a", "prediction": MaskFile(tmp_path / "seg.dcm")},
@@ -115,12 +123,27 @@ def test_masks_report_and_result_give_the_same_shares(tmp_path: Path) -> None:
         assert found.severity == pytest.approx(expected.severity_score_percent, abs=1e-4)
 
 
+def test_a_report_with_priors_gives_the_shares_of_its_own_study(tmp_path: Path) -> None:
+    prior, study = study_on("20200301", 7), study_on("20200401", 2)
+    save(prior.seg(), tmp_path / "priors" / "seg.dcm")
+    follow_up = follow_up_on(tmp_path / "priors", study.volume, study.findings)
+    assert follow_up.time_points
+    report = build_report(
+        study.volume, study.segments, study.seg(), study.findings, study.origin, follow_up
+    )
+    found = shares_of({"case": "a", "report": save(report, tmp_path / "sr.dcm")}, "prediction")
+    assert found is not None
+    expected = study.findings
+    assert found.right == pytest.approx(expected.right_lung.lesion_share_percent, abs=1e-4)
+    assert found.severity == pytest.approx(expected.severity_score_percent, abs=1e-4)
+
+
 def test_masks_give_dice_of_positives(tmp_path: Path) -> None:
     rows = []
     for index, name in enumerate(("covid19", "normal")):
         study = small_study(lesions=name == "covid19")
         folder = tmp_path / name
-        write_results(folder, study.seg(), study.report(), study.result())
+        _write(study, folder)
         seg = f"{name}/seg.dcm"
         rows.append({"case": f"c{index}", "class": name, "truth": seg, "prediction": seg})
     assert run(pd.DataFrame(rows), tmp_path) == 0

@@ -1,0 +1,157 @@
+"""Dice of one case at every threshold, from its probability map or from its CT."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import torch
+from monai.metrics import compute_dice
+from numpy.typing import NDArray
+
+from ct_triage.configuration import Configuration
+from ct_triage.errors import TriageError
+from ct_triage.lesions import SliceLesionModel
+from ct_triage.lungs import segment_lungs
+from ct_triage.network import AxialView, SliceNetwork
+from ct_triage.reading import AIR_HU, MAX_HU, read_volume
+from ct_triage.series import find_series
+from ct_triage.volume import Volume
+from tools.evaluate.masks import (
+    NIFTI_SUFFIXES,
+    POSITION_TOLERANCE,
+    EvaluationError,
+    MaskFile,
+    on_common_grid,
+    read_image,
+    read_mask,
+    read_probabilities,
+)
+
+# VGG16-UNet paper 5.4: "thresholded in the range of 0 and 1, in 0.05 increments".
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(21))
+
+# The application as it comes is what is calibrated.
+DEFAULTS = Configuration()
+
+# A row of the datalist to Dice at each of THRESHOLDS.
+DiceOfCase = Callable[[dict[str, Any]], list[float]]
+
+
+def check_case(row: dict[str, Any]) -> bool:
+    """Read all files of a case, so that a bad one is refused before anything is computed.
+
+    Returns
+    -------
+    bool
+        Whether the true mask holds any lesion.
+    """
+    volumes = read_map(row) if row.get("prediction") else read_ct(row)
+    return bool(volumes[1].array.any())
+
+
+def read_map(row: dict[str, Any]) -> list[hd.Volume]:
+    """Read probabilities and truth, and the lungs where they are given, on one grid."""
+    sources = [row["prediction"], row["truth"]]
+    try:
+        volumes = [read_probabilities(row["prediction"].file), read_mask(row["truth"])]
+        if row.get("truth_lung"):
+            sources.append(row["truth_lung"])
+            volumes.append(read_mask(row["truth_lung"], "lung"))
+        return _placed(volumes, sources)
+    except EvaluationError as error:
+        raise EvaluationError(f"case {row['case']}: {error}") from error
+
+
+def read_ct(row: dict[str, Any]) -> list[hd.Volume]:
+    """Read CT in HU and truth on one grid."""
+    image: Path = row["image"]
+    source = MaskFile(image)
+    try:
+        if image.name.endswith(NIFTI_SUFFIXES):
+            ct = read_image(image)
+        else:
+            volume = read_volume(find_series(image))
+            ct = hd.Volume(volume.voxels, volume.affine, coordinate_system="PATIENT")
+        return _placed([ct, read_mask(row["truth"])], [source, row["truth"]])
+    except (EvaluationError, TriageError) as error:
+        raise EvaluationError(f"case {row['case']}: {error}") from error
+
+
+def _placed(volumes: list[hd.Volume], sources: list[MaskFile]) -> list[hd.Volume]:
+    placed = on_common_grid(volumes, sources)
+    for volume, source in zip(placed, sources, strict=True):
+        # Turning and padding cannot make up for another spacing.
+        if not volume.geometry_equal(placed[0], tol=POSITION_TOLERANCE):
+            raise EvaluationError(
+                f"{source}: geometry differs from {sources[0]}; resample one of them first"
+            )
+    return placed
+
+
+def dice_of_map(row: dict[str, Any]) -> list[float]:
+    """Dice of a probability map at each threshold, inside the lungs where they are given."""
+    probabilities, truth, *lungs = (volume.array for volume in read_map(row))
+    inside = lungs[0] if lungs else True
+    return [_dice((probabilities >= t) & inside, truth) for t in THRESHOLDS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembering(SliceNetwork):
+    """A network that is run once on a case, whatever threshold is tried."""
+
+    remembered: list[NDArray[np.float16]] = field(default_factory=list)
+
+    def probabilities(
+        self, view: AxialView, region: tuple[slice, slice, slice] | None = None
+    ) -> NDArray[np.float16]:
+        if not self.remembered:
+            self.remembered.append(SliceNetwork.probabilities(self, view, region))
+        return self.remembered[0].copy()
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """The application's lungs and lesions, at other thresholds than its own."""
+
+    lung: SliceNetwork
+    lesion: SliceNetwork
+
+    @classmethod
+    def load(cls, models: Path) -> "Application":
+        """Load the bundles.
+
+        Raises
+        ------
+        EvaluationError
+            If one is missing or was changed.
+        """
+        names = DEFAULTS.models
+        try:
+            return cls(
+                SliceNetwork.load(models / names.lungs), SliceNetwork.load(models / names.lesions)
+            )
+        except TriageError as error:
+            raise EvaluationError(str(error)) from error
+
+    def dice_of_ct(self, row: dict[str, Any]) -> list[float]:
+        """Dice of what the application segments at each threshold."""
+        ct, truth = (volume.to_patient_orientation("HPL") for volume in read_ct(row))
+        hu = np.rint(ct.array).clip(AIR_HU, MAX_HU).astype(np.int16)
+        volume = Volume(hu, ct.affine, ())
+        right, left = segment_lungs(volume, self.lung)
+        own = {f.name: getattr(self.lesion, f.name) for f in fields(SliceNetwork)}
+        model = SliceLesionModel(_Remembering(**own), DEFAULTS.thresholds.min_lesion_ml)
+        dice = []
+        for threshold in THRESHOLDS:
+            at_threshold = replace(model, network=replace(model.network, threshold=threshold))
+            dice.append(_dice(at_threshold.find(volume, right | left).mask, truth.array))
+        return dice
+
+
+def _dice(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Dice; two empty masks agree (1), one empty mask does not (0)."""
+    p, t = (torch.from_numpy(np.ascontiguousarray(m))[None, None] for m in (prediction, truth))
+    return float(compute_dice(p, t, ignore_empty=False))
