@@ -6,7 +6,9 @@ are made from
 
 - ``common/``: files that are the same in every bundle, and LICENSE of the repository;
 - ``slice_segmentation/``: the configs of bundles that segment slice by slice;
-- a folder with the bundle's name: what it lays over those, key by key.
+- a folder with the bundle's name: what it lays over those, key by key; small configs that its
+  users lay over its own (``variants/``, ``members/``); what several of its configs include
+  (``parts/``).
 """
 
 from __future__ import annotations
@@ -17,20 +19,29 @@ from typing import Any
 
 SOURCES = Path(__file__).parent
 REPOSITORY = SOURCES.parents[1]
-# Bundle to the folder of configs that it is made from.
+# Bundle to the folders of configs that it is made from, each laid over the one before.
 TEMPLATES = {
-    "lung_segmentation": "slice_segmentation",
-    "lesion_segmentation_2d": "slice_segmentation",
+    "lung_segmentation": ("slice_segmentation",),
+    "lesion_segmentation_2d": ("slice_segmentation",),
+    "lesion_segmentation_3d": ("slice_segmentation", "lesion_segmentation_2d"),
+    "lesion_ensemble": ("slice_segmentation", "lesion_segmentation_2d"),
 }
+LAYERED = ("variants", "members")
 # What training decides and inference must know: the network and its input.
 REPEATED_IN_INFERENCE = (
+    "bundle_package",
     "axcodes",
     "spacing_mm",
     "hu_window",
     "divisor",
     "threshold",
+    "window_size",
     "unet",
     "head",
+    "normalizations",
+    "encoder_weights",
+    "decoder_channels",
+    "architectures",
     "network_def",
     "network",
 )
@@ -44,13 +55,11 @@ def generated_files(bundle: str) -> dict[Path, str]:
     bundle : str
         A key of ``TEMPLATES``.
     """
-    template = SOURCES / TEMPLATES[bundle]
-    configs = {
-        file.name: _overlaid(_read(file), _read(SOURCES / bundle / file.name))
-        for file in sorted(template.glob("*.json"))
-    }
+    names = {file.name for file in (SOURCES / TEMPLATES[bundle][0]).glob("*.json")}
+    names |= {file.name for file in (SOURCES / bundle).glob("*.json")}
+    configs = {name: _config(bundle, name) for name in sorted(names)}
     training = configs["train.json"]
-    repeated = {key: training[key] for key in REPEATED_IN_INFERENCE}
+    repeated = {key: training[key] for key in REPEATED_IN_INFERENCE if key in training}
     # Training on several GPUs evaluates on them too.
     configs["multi_gpu_train.json"] = {
         **configs["multi_gpu_evaluate.json"],
@@ -61,6 +70,9 @@ def generated_files(bundle: str) -> dict[Path, str]:
         Path("configs", name): json.dumps(config, indent=4) + "\n"
         for name, config in configs.items()
     }
+    for folder in LAYERED:
+        for file in (SOURCES / bundle / folder).glob("*.json"):
+            files[Path("configs", folder, file.name)] = file.read_text()
     for file in (SOURCES / "common").iterdir():
         files[Path("configs", file.name)] = file.read_text()
     files[Path("LICENSE")] = (REPOSITORY / "LICENSE").read_text()
@@ -92,8 +104,33 @@ def _read(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
+def _config(bundle: str, name: str) -> dict[str, Any]:
+    """Lay a bundle's own config over the templates that it is made from.
+
+    The bundle's own file may also say: "template", the name of the template where it is another
+    than its own; "include", a file of ``parts/`` to lay under it; "omit", paths of what it has no
+    use for.
+    """
+    own = _read(SOURCES / bundle / name)
+    template = own.pop("template", name)
+    omitted = own.pop("omit", [])
+    part = own.pop("include", None)
+    config: dict[str, Any] = {}
+    for folder in TEMPLATES[bundle]:
+        config = _overlaid(config, _read(SOURCES / folder / template))
+    if part:
+        config = _overlaid(config, _read(SOURCES / bundle / "parts" / f"{part}.json"))
+    config = _overlaid(config, own)
+    for *path, last in omitted:
+        holder: Any = config
+        for key in path:
+            holder = holder[key]
+        del holder[last]
+    return config
+
+
 def _overlaid(config: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Lay a bundle's own keys over a template; in the two groups they replace key by key."""
+    """Lay keys over a config; in the two groups they replace key by key."""
     result = {**config, **own}
     for group in ("train", "validate"):
         if group in config and group in own:
