@@ -43,16 +43,36 @@ def test_training_and_inference_agree_on_network_and_input(bundle: str) -> None:
         json.loads((BUNDLES / bundle / "configs" / f"{name}.json").read_text())
         for name in ("train", "inference")
     )
-    for key in ("network_def", "unet", "head", "axcodes", "spacing_mm", "hu_window", "threshold"):
+    network = ("network_def", "unet", "head") if "unet" in train else ("architectures",)
+    for key in (*network, "spacing_mm", "hu_window", "threshold"):
         assert train[key] == inference[key]
+    # An ensemble's members are trained in their own planes and run on axial volumes.
+    planes = train.get("planes", {"axial": train["axcodes"]})
+    assert inference["axcodes"] == planes["axial"]
+
+
+SMALL = ("--spacing_mm", "[5.6,5.6,5.6]")
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bundle", "options"),
+    [
+        ("lung_segmentation", ()),
+        (
+            "lesion_segmentation_3d",
+            (*SMALL, "--train#patch_size", "[32,32,32]", "--window_size", "[64,64,64]"),
+        ),
+        ("lesion_ensemble", (*SMALL, "--train#slice_size", "[64,64]")),
+    ],
+)
+def test_two_processes_train_together(
+    bundle: str, options: tuple[str, ...], tmp_path: Path
+) -> None:
     grid = Grid.axial((8, 64, 64), (36.0, 5.6, 5.6))
     for index in range(4):
         write_nifti(build_phantom(grid, "covid19", 20 + index, 0.3), tmp_path, f"tiny-{index}")
-    configs = BUNDLES / "lung_segmentation" / "configs"
+    configs = BUNDLES / bundle / "configs"
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
@@ -61,6 +81,7 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
             str([str(configs / "train.json"), str(configs / "multi_gpu_train.json")]),
             *("--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")),
             *("--held_out", "['tiny-0','tiny-1']", "--max_epochs", "2", "--val_interval", "2"),
+            *options,
         ],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         cwd=tmp_path,

@@ -25,7 +25,9 @@ def build_member(architecture: Mapping[str, Any]) -> torch.nn.Sequential:
         "normalization" and "network": callables that make a module each.
     """
     return torch.nn.Sequential(
-        OrderedDict(normalization=architecture["normalization"](), network=architecture["network"]())
+        OrderedDict(
+            normalization=architecture["normalization"](), network=architecture["network"]()
+        )
     )
 
 
