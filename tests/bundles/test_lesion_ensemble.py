@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from bundle_commands import BUNDLES_FOLDER, monai_command, read_config, run_configs
+from bundle_commands import BUNDLES_FOLDER, read_config, run_configs
 from lesion_ensemble import (
     Ensemble,
     PlainResNet18,
@@ -321,20 +321,3 @@ def test_folds_part_the_patients(tmp_path: Path) -> None:
         assert ("case2" in kept) == ("case3" in kept)
         validated += sorted(kept)
     assert sorted(validated) == ["case2", "case3", "case6"]
-
-
-def test_monai_finds_the_metadata_and_the_network_right() -> None:
-    done = monai_command(
-        "verify_metadata",
-        *("--meta_file", "configs/metadata.json", "--filepath", "configs/metadata_schema.json"),
-        cwd=BUNDLE,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    done = monai_command(
-        "verify_net_in_out",
-        "network_def",
-        *("--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"),
-        *("--n", 1, "--any", 33, "--device", "cpu"),
-        cwd=BUNDLE,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]

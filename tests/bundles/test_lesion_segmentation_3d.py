@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundle_commands import BUNDLES_FOLDER, monai_command, read_config, read_mask, run_configs
+from bundle_commands import BUNDLES_FOLDER, read_config, read_mask, run_configs
 
 BUNDLE = BUNDLES_FOLDER / "lesion_segmentation_3d"
 # Coarse voxels and small patches keep the commands quick; all else is the bundle's own.
@@ -95,20 +95,3 @@ def test_a_wrong_folder_is_named_in_one_line(configs: str, tmp_path: Path) -> No
     assert done.returncode != 0
     assert str(tmp_path / "missing") in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-
-
-def test_monai_finds_the_metadata_and_the_network_right() -> None:
-    done = monai_command(
-        "verify_metadata",
-        *("--meta_file", "configs/metadata.json", "--filepath", "configs/metadata_schema.json"),
-        cwd=BUNDLE,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    done = monai_command(
-        "verify_net_in_out",
-        "network_def",
-        *("--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"),
-        *("--n", 2, "--any", 32, "--device", "cpu"),
-        cwd=BUNDLE,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
