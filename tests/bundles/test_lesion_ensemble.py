@@ -227,13 +227,24 @@ def test_released_weights_are_checked_and_own_ones_are_not(tmp_path: Path) -> No
     assert "a.pt is missing" in weights_problem(members, str(models))
 
 
-def test_shipped_members_are_small_and_listed() -> None:
-    members = read_config(BUNDLE, "inference")["members"]
-    assert weights_problem(members, str(BUNDLE / "models")) == ""
-    files = list((BUNDLE / "models").glob("*.pt"))
-    assert {file.name for file in files} == {member["weights"] for member in members}
-    assert max(file.stat().st_size for file in files) <= 25e6
-    assert sum(file.stat().st_size for file in files) <= 70e6
+def test_a_released_member_is_half_the_size_and_listed(
+    architectures: Mapping, tmp_path: Path
+) -> None:
+    for name in ("resnet21", "resnet18", "fpn"):
+        torch.save(build_member(architectures[name]).state_dict(), tmp_path / "trained.pt")
+        release_member(tmp_path, tmp_path / "trained.pt", name)
+        # What a repository takes.
+        assert (tmp_path / "models" / f"{name}.pt").stat().st_size <= 25e6
+    members = [{"weights": f"{name}.pt"} for name in ("resnet21", "resnet18", "fpn")]
+    assert weights_problem(members, str(tmp_path / "models")) == ""
+
+
+def test_a_default_member_without_weights_is_named(nifti_folder: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(BUNDLE, tmp_path / "copy", ignore=shutil.ignore_patterns("models"))
+    done = run_configs(bundle, "inference", "--dataset_dir", nifti_folder, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "resnet21_axial_0.pt is missing" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 # Commands
