@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.bundles import TEMPLATES, outdated, write
+from tools.bundles import BUNDLE_NAMES, outdated, write
 from tools.bundles.__main__ import main
 from tools.phantom import Grid, build_phantom, write_nifti
 
@@ -20,7 +20,7 @@ def test_no_generated_file_is_out_of_date() -> None:
 
 
 def test_every_bundle_is_generated() -> None:
-    assert sorted(path.name for path in BUNDLES.iterdir() if path.is_dir()) == sorted(TEMPLATES)
+    assert sorted(path.name for path in BUNDLES.iterdir() if path.is_dir()) == sorted(BUNDLE_NAMES)
 
 
 def test_writing_repairs_a_changed_file_and_leaves_the_rest(tmp_path: Path) -> None:
@@ -37,22 +37,42 @@ def test_the_command_tells_whether_all_is_up_to_date(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.strip() == ""
 
 
-@pytest.mark.parametrize("bundle", TEMPLATES)
+@pytest.mark.parametrize("bundle", BUNDLE_NAMES)
 def test_training_and_inference_agree_on_network_and_input(bundle: str) -> None:
     train, inference = (
         json.loads((BUNDLES / bundle / "configs" / f"{name}.json").read_text())
         for name in ("train", "inference")
     )
-    for key in ("network_def", "unet", "head", "axcodes", "spacing_mm", "hu_window", "threshold"):
+    network = ("network_def", "unet", "head") if "unet" in train else ("architectures",)
+    for key in (*network, "spacing_mm", "hu_window", "threshold"):
         assert train[key] == inference[key]
+    # An ensemble's members are trained in their own planes and run on axial volumes.
+    planes = train.get("planes", {"axial": train["axcodes"]})
+    assert inference["axcodes"] == planes["axial"]
+
+
+SMALL = ("--spacing_mm", "[5.6,5.6,5.6]")
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bundle", "options"),
+    [
+        ("lung_segmentation", ()),
+        (
+            "lesion_segmentation_3d",
+            (*SMALL, "--train#patch_size", "[32,32,32]", "--window_size", "[64,64,64]"),
+        ),
+        ("lesion_ensemble", (*SMALL, "--train#slice_size", "[64,64]")),
+    ],
+)
+def test_two_processes_train_together(
+    bundle: str, options: tuple[str, ...], tmp_path: Path
+) -> None:
     grid = Grid.axial((8, 64, 64), (36.0, 5.6, 5.6))
     for index in range(4):
         write_nifti(build_phantom(grid, "covid19", 20 + index, 0.3), tmp_path, f"tiny-{index}")
-    configs = BUNDLES / "lung_segmentation" / "configs"
+    configs = BUNDLES / bundle / "configs"
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
@@ -61,6 +81,7 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
             str([str(configs / "train.json"), str(configs / "multi_gpu_train.json")]),
             *("--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")),
             *("--held_out", "['tiny-0','tiny-1']", "--max_epochs", "2", "--val_interval", "2"),
+            *options,
         ],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         cwd=tmp_path,
