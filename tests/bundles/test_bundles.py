@@ -2,17 +2,16 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from commands import losses, monai, run
 
 from tools.phantom import Grid, Phantom, build_phantom, write_dicom_series, write_nifti
 
@@ -62,26 +61,6 @@ def nifti_folder(phantoms: dict[str, Phantom], tmp_path_factory: pytest.TempPath
     return folder
 
 
-def _monai(command: str, *options: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", command, *map(str, options)],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
-def _run(
-    folder: Path, configs: str, *options: object, cwd: Path
-) -> subprocess.CompletedProcess[str]:
-    """Run configs, such as "train" or "train evaluate", of a bundle folder."""
-    files = [str(folder / "configs" / f"{name}.json") for name in configs.split()]
-    return _monai("run", "--config_file", files, "--bundle_root", folder, *options, cwd=cwd)
-
-
 def _dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
@@ -94,7 +73,7 @@ def _mask(file: Path) -> tuple[np.ndarray, np.ndarray]:
 def test_training_lowers_the_loss_and_leaves_a_checkpoint(
     bundle: Bundle, nifti_folder: Path, tmp_path: Path
 ) -> None:
-    done = _run(
+    done = run(
         bundle.folder,
         "train",
         *("--dataset_dir", nifti_folder, "--output_dir", tmp_path / "out"),
@@ -102,15 +81,15 @@ def test_training_lowers_the_loss_and_leaves_a_checkpoint(
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    losses = [float(v) for v in re.findall(r"loss: ([\d.]+)", done.stdout + done.stderr)]
-    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+    steps = losses(done)
+    assert np.mean(steps[-3:]) < 0.9 * np.mean(steps[:3])
     assert (tmp_path / "out" / "model.pt").is_file()
 
 
 def test_evaluation_tabulates_each_patient(
     bundle: Bundle, nifti_folder: Path, tmp_path: Path
 ) -> None:
-    done = _run(
+    done = run(
         bundle.folder,
         "train evaluate",
         *("--dataset_dir", nifti_folder, "--output_dir", tmp_path / "out"),
@@ -127,7 +106,7 @@ def test_evaluation_tabulates_each_patient(
 def test_inference_on_nifti_keeps_the_source_grid(
     bundle: Bundle, phantoms: dict[str, Phantom], nifti_folder: Path, tmp_path: Path
 ) -> None:
-    done = _run(
+    done = run(
         bundle.folder,
         "inference",
         *("--dataset_dir", nifti_folder, "--output_dir", tmp_path / "out"),
@@ -147,7 +126,7 @@ def test_inference_on_a_dicom_folder(
     bundle: Bundle, phantoms: dict[str, Phantom], nifti_folder: Path, tmp_path: Path
 ) -> None:
     write_dicom_series(phantoms["tiny-1"], tmp_path / "studies" / "one")
-    done = _run(
+    done = run(
         bundle.folder,
         "inference",
         *("--dataset_dir", tmp_path / "studies", "--output_dir", tmp_path / "out"),
@@ -173,7 +152,7 @@ def test_a_wrong_folder_is_named_in_one_line(
     folder = tmp_path / kind
     if kind == "empty":
         folder.mkdir()
-    done = _run(bundle.folder, configs, "--dataset_dir", folder, cwd=tmp_path)
+    done = run(bundle.folder, configs, "--dataset_dir", folder, cwd=tmp_path)
     assert done.returncode != 0
     assert str(folder) in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -183,7 +162,7 @@ def test_changed_weights_are_refused(bundle: Bundle, nifti_folder: Path, tmp_pat
     copy = shutil.copytree(bundle.folder, tmp_path / "copy")
     with (copy / "models" / "model.pt").open("ab") as stream:
         stream.write(b"x")
-    done = _run(copy, "inference", "--dataset_dir", nifti_folder, cwd=tmp_path)
+    done = run(copy, "inference", "--dataset_dir", nifti_folder, cwd=tmp_path)
     assert done.returncode != 0
     assert "SHA256SUMS" in done.stderr.splitlines()[-1]
     assert not list(tmp_path.rglob("*_seg.nii.gz"))
@@ -193,7 +172,7 @@ def test_a_bundle_copied_alone_works_from_its_own_folder(
     bundle: Bundle, nifti_folder: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(bundle.folder, tmp_path / "elsewhere" / "name")
-    done = _monai(
+    done = monai(
         "run",
         *("--config_file", "configs/inference.json", "--bundle_root", "."),
         *("--meta_file", "configs/metadata.json", "--logging_file", "configs/logging.conf"),
@@ -205,13 +184,13 @@ def test_a_bundle_copied_alone_works_from_its_own_folder(
 
 
 def test_monai_finds_the_metadata_and_the_network_right(bundle: Bundle) -> None:
-    done = _monai(
+    done = monai(
         "verify_metadata",
         *("--meta_file", "configs/metadata.json", "--filepath", "configs/metadata_schema.json"),
         cwd=bundle.folder,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    done = _monai(
+    done = monai(
         "verify_net_in_out",
         "network_def",
         *("--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"),

@@ -7,6 +7,11 @@ are made from
 - ``common/``: files that are the same in every bundle, and LICENSE of the repository;
 - ``slice_segmentation/``: the configs of bundles that segment slice by slice;
 - a folder with the bundle's name: what it lays over those, key by key.
+
+A bundle whose templates are its own folder can still begin a file with another's: ``"_template_":
+"slice_segmentation/train.json"``. ``"_without_"`` lists keys of it to leave out, and a key such as
+``train#inferer`` replaces a part of a group that it has. Files in ``variants/`` are the bundle's
+variants, small configs to lay over train.json or inference.json.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ REPOSITORY = SOURCES.parents[1]
 TEMPLATES = {
     "lung_segmentation": "slice_segmentation",
     "lesion_segmentation_2d": "slice_segmentation",
+    "multitask_triage": "multitask_triage",
 }
 # What training decides and inference must know: the network and its input.
 REPEATED_IN_INFERENCE = (
@@ -29,8 +35,14 @@ REPEATED_IN_INFERENCE = (
     "hu_window",
     "divisor",
     "threshold",
+    "package",
     "unet",
     "head",
+    "feature_map",
+    "pyramid_levels",
+    "chunk_slices",
+    "lung_region",
+    "crop_margin",
     "network_def",
     "network",
 )
@@ -46,11 +58,13 @@ def generated_files(bundle: str) -> dict[Path, str]:
     """
     template = SOURCES / TEMPLATES[bundle]
     configs = {
-        file.name: _overlaid(_read(file), _read(SOURCES / bundle / file.name))
+        file.name: _on_template(_read(file))
+        if template.name == bundle
+        else _overlaid(_read(file), _read(SOURCES / bundle / file.name))
         for file in sorted(template.glob("*.json"))
     }
     training = configs["train.json"]
-    repeated = {key: training[key] for key in REPEATED_IN_INFERENCE}
+    repeated = {key: training[key] for key in REPEATED_IN_INFERENCE if key in training}
     # Training on several GPUs evaluates on them too.
     configs["multi_gpu_train.json"] = {
         **configs["multi_gpu_evaluate.json"],
@@ -61,6 +75,8 @@ def generated_files(bundle: str) -> dict[Path, str]:
         Path("configs", name): json.dumps(config, indent=4) + "\n"
         for name, config in configs.items()
     }
+    for file in sorted((SOURCES / bundle).glob("variants/*.json")):
+        files[Path("configs", "variants", file.name)] = json.dumps(_read(file), indent=4) + "\n"
     for file in (SOURCES / "common").iterdir():
         files[Path("configs", file.name)] = file.read_text()
     files[Path("LICENSE")] = (REPOSITORY / "LICENSE").read_text()
@@ -90,6 +106,31 @@ def outdated(bundles: Path) -> list[Path]:
 
 def _read(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _on_template(own: dict[str, Any]) -> dict[str, Any]:
+    """Lay a config over the one that its ``_template_`` names, if it names one."""
+    result = _read(SOURCES / own.pop("_template_")) if "_template_" in own else {}
+    for key in own.pop("_without_", []):
+        parent, last = _parent(result, key)
+        del parent[last]
+    for key, value in own.items():
+        parent, last = _parent(result, key)
+        parent[last] = value
+    return result
+
+
+def _parent(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Find where a key such as ``train#inferer`` belongs: its group, or the config itself.
+
+    A config that is laid over another at run time has such keys without having the group.
+    """
+    *groups, last = key.split("#")
+    if key in config or not groups or groups[0] not in config:
+        return config, key
+    for group in groups:
+        config = config[group]
+    return config, last
 
 
 def _overlaid(config: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
