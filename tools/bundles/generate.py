@@ -27,6 +27,7 @@ TEMPLATES = {
     "lung_segmentation": "slice_segmentation",
     "lesion_segmentation_2d": "slice_segmentation",
     "multitask_triage": "multitask_triage",
+    "mask_rcnn_classifier": "mask_rcnn_classifier",
 }
 # What training decides and inference must know: the network and its input.
 REPEATED_IN_INFERENCE = (
@@ -43,6 +44,9 @@ REPEATED_IN_INFERENCE = (
     "chunk_slices",
     "lung_region",
     "crop_margin",
+    "slice_size",
+    "backbone",
+    "detector",
     "network_def",
     "network",
 )
@@ -121,16 +125,17 @@ def _on_template(own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parent(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """Find where a key such as ``train#inferer`` belongs: its group, or the config itself.
+    """Find where a key such as ``train#handlers#2#name`` belongs: its group, or the config itself.
 
     A config that is laid over another at run time has such keys without having the group.
     """
     *groups, last = key.split("#")
     if key in config or not groups or groups[0] not in config:
         return config, key
+    holder: Any = config
     for group in groups:
-        config = config[group]
-    return config, last
+        holder = holder[int(group) if isinstance(holder, list) else group]
+    return holder, last
 
 
 def _overlaid(config: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

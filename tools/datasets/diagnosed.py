@@ -16,7 +16,7 @@ import nibabel
 import numpy as np
 from tqdm import tqdm
 
-from tools.phantom import Grid, build_phantom, write_nifti
+from tools.phantom import Grid, Phantom, build_phantom, write_nifti
 
 from .phantoms import KERNELS
 
@@ -62,18 +62,19 @@ def write_diagnosed_phantoms(folder: Path, count: int, unseen: int) -> None:
             noise_hu=float(random.uniform(5, 30)),
         )
         name = f"{'seen' if index < count - unseen else 'unseen'}-{index:03d}-{disease}"
-        ct, *_ = write_nifti(phantom, folder, name)
-        opacity = GROUND_GLASS * phantom.ground_glass + CONSOLIDATION * phantom.consolidation
-        nibabel.save(
-            nibabel.Nifti1Image(
-                opacity.astype(np.uint8).transpose(2, 1, 0),
-                nibabel.Nifti1Image.from_filename(ct).affine,
-            ),
-            folder / f"{name}_opacity_seg.nii.gz",
-        )
+        write_nifti(phantom, folder, name)
+        write_opacities(phantom, folder, name)
         rows.append((name, disease))
     with (folder / "diagnoses.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("name", "diagnosis"), *rows])
+
+
+def write_opacities(phantom: Phantom, folder: Path, name: str) -> None:
+    """Write NAME_opacity_seg.nii.gz beside a phantom's files, on their grid."""
+    opacity = GROUND_GLASS * phantom.ground_glass + CONSOLIDATION * phantom.consolidation
+    ct = nibabel.Nifti1Image.from_filename(folder / f"{name}_ct.nii.gz")
+    image = nibabel.Nifti1Image(opacity.astype(np.uint8).transpose(2, 1, 0), ct.affine)
+    nibabel.save(image, folder / f"{name}_opacity_seg.nii.gz")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
