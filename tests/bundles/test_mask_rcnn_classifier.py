@@ -138,6 +138,15 @@ def test_each_mode_trains_what_it_says(trained: str) -> None:
         assert any("conv1" in name for name in others)
 
 
+def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
+    detector = package.mask_rcnn()
+    with pytest.raises(SystemExit, match="does not exist"):
+        package.copy_weights(detector, tmp_path / "none.pt")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(SystemExit, match=r"other\.pt holds no weights"):
+        package.copy_weights(detector, tmp_path / "other.pt")
+
+
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="heads"):
         package.LesionClassifier(package.mask_rcnn(), trained="heads")
@@ -202,8 +211,8 @@ def test_both_stages_train_evaluate_and_infer(folder: Path, tmp_path: Path) -> N
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    copied = torch.load(second / "model.pt", weights_only=True)["model"]
-    source = torch.load(first / "model.pt", weights_only=True)["model"]
+    copied = torch.load(second / "model.pt", weights_only=True)
+    source = torch.load(first / "model.pt", weights_only=True)
     key = "roi_heads.box_head.fc6.weight"
     assert torch.equal(copied[f"detector.{key}"], source[key])
     weights = ("--checkpoint", second / "model.pt")

@@ -11,7 +11,8 @@ are made from
 A bundle whose templates are its own folder can still begin a file with another's: ``"_template_":
 "slice_segmentation/train.json"``. ``"_without_"`` lists keys of it to leave out, and a key such as
 ``train#inferer`` replaces a part of a group that it has. Files in ``variants/`` are the bundle's
-variants, small configs to lay over train.json or inference.json.
+variants, small configs to lay over train.json or inference.json. ``modules/`` goes into the
+packages of such bundles.
 """
 
 from __future__ import annotations
@@ -81,6 +82,9 @@ def generated_files(bundle: str) -> dict[Path, str]:
     }
     for file in sorted((SOURCES / bundle).glob("variants/*.json")):
         files[Path("configs", "variants", file.name)] = json.dumps(_read(file), indent=4) + "\n"
+    if template.name == bundle:
+        for file in (SOURCES / "modules").glob("*.py"):
+            files[Path(bundle, file.name)] = file.read_text()
     for file in (SOURCES / "common").iterdir():
         files[Path("configs", file.name)] = file.read_text()
     files[Path("LICENSE")] = (REPOSITORY / "LICENSE").read_text()

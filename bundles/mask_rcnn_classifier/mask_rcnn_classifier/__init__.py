@@ -5,8 +5,8 @@ Applied Intelligence 52, 2022.
 """
 
 from .classifier import LesionClassifier, rank_boxes
-from .data import CLASSES, class_weights, find_studies, held_out, lesion_targets, read_slices
-from .detector import mask_rcnn
+from .data import CLASSES, class_weights, find_studies, lesion_targets, read_slices
+from .detector import copy_weights, mask_rcnn
 from .engine import (
     SliceInferer,
     collate,
@@ -15,6 +15,7 @@ from .engine import (
     sum_of_losses,
 )
 from .metrics import ClassificationMetrics, DetectionMetrics, StudyTable, aggregate_slices
+from .shared import held_out
 
 __all__ = [
     "CLASSES",
@@ -26,6 +27,7 @@ __all__ = [
     "aggregate_slices",
     "class_weights",
     "collate",
+    "copy_weights",
     "find_studies",
     "held_out",
     "lesion_targets",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,8 @@ import torch
 from scipy import ndimage
 from torchvision.ops import masks_to_boxes
 from tqdm import tqdm
+
+from .shared import DIAGNOSES, read_diagnoses
 
 CT, OPACITY = "_ct.nii.gz", "_opacity_seg.nii.gz"
 CLASSES = ("COVID-19", "common pneumonia", "control")
@@ -42,32 +42,23 @@ def find_studies(folder: str | Path) -> list[dict[str, Any]]:
     for opacity in sorted(Path(folder).rglob("*" + OPACITY)):
         name = opacity.name.removesuffix(OPACITY)
         ct = opacity.with_name(name + CT)
-        table = opacity.with_name("diagnoses.csv")
-        if not (ct.is_file() and table.is_file()):
+        diagnosis = read_diagnoses(opacity.parent).get(name, "")
+        if not (ct.is_file() and diagnosis):
             continue
-        with table.open(newline="", encoding="utf-8") as stream:
-            found = [
-                r.get("diagnosis", "") for r in csv.DictReader(stream) if r.get("name") == name
-            ]
-        if not found:
-            continue
-        if found[0] not in CLASS_OF:
-            known = ", ".join(CLASS_OF)
-            raise SystemExit(f"error: {table}: {name} is {found[0]!r}; it must be one of {known}")
+        if diagnosis not in CLASS_OF:
+            raise SystemExit(
+                f"error: {opacity.parent / DIAGNOSES}: {name} is {diagnosis!r}; "
+                f"it must be one of {', '.join(CLASS_OF)}"
+            )
         studies.append(
             {
                 "name": name,
                 "image": str(ct),
                 "opacity": str(opacity),
-                "category": CLASS_OF[found[0]],
+                "category": CLASS_OF[diagnosis],
             }
         )
     return studies
-
-
-def held_out(studies: Iterable[Mapping[str, Any]], patterns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the studies whose name is in `patterns`, which may hold wildcards."""
-    return [dict(s) for s in studies if any(fnmatch(s["name"], pattern) for pattern in patterns)]
 
 
 def read_slices(

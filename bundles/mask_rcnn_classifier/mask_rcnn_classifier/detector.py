@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -88,6 +89,29 @@ def mask_rcnn(
         mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
         mask_predictor=MaskRCNNPredictor(channels, channels, LESION_CLASSES),
     )
+
+
+def copy_weights(detector: MaskRCNN, checkpoint: str | Path) -> None:
+    """Give a detector the weights that the segmentation stage saved (paper, figure 3).
+
+    Raises
+    ------
+    SystemExit
+        With one line where there is no such file or it holds another network.
+    """
+    if not Path(checkpoint).is_file():
+        raise SystemExit(
+            f"error: {checkpoint} does not exist; train the segmentation stage or name its "
+            "weights with --segmentation_checkpoint"
+        )
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        detector.load_state_dict(saved.get("model", saved))
+    except RuntimeError as error:
+        raise SystemExit(
+            f"error: {checkpoint} holds no weights of this detector; name a checkpoint of the "
+            "segmentation stage with the same backbone"
+        ) from error
 
 
 def opacity_map(detection: dict[str, torch.Tensor], shape: Sequence[int]) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +10,10 @@ import torch
 from ignite.engine import Engine, Events
 from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix
-from torch import distributed
 from torchmetrics.detection import MeanAveragePrecision
 
 from .data import CLASSES, CONTROL
-
-
-def _gathered(rows: list[Any]) -> list[Any]:
-    """Collect what every process has."""
-    if not distributed.is_initialized():
-        return rows
-    parts: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(parts, rows)
-    return [row for part in parts for row in part]
-
-
-def _is_first() -> bool:
-    return not distributed.is_initialized() or distributed.get_rank() == 0
-
-
-def _write(file: Path, rows: list[dict[str, Any]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+from .shared import gathered, write_table
 
 
 class DetectionMetrics:
@@ -69,7 +47,7 @@ class DetectionMetrics:
 
     def _finish(self, engine: Engine) -> None:
         metric = MeanAveragePrecision(iou_type="segm", sync_on_compute=False)
-        pairs = _gathered(self.pairs)
+        pairs = gathered(self.pairs)
         metric.update([found for found, _ in pairs], [truth for _, truth in pairs])
         result = metric.compute()
         figures = {
@@ -78,8 +56,8 @@ class DetectionMetrics:
             "ap_50_95": float(result["map"]),
         }
         engine.state.metrics.update(figures)
-        if self.output_dir is not None and _is_first():
-            _write(Path(self.output_dir, "summary.csv"), [figures])
+        if self.output_dir is not None:
+            write_table(Path(self.output_dir, "summary.csv"), [figures])
 
 
 class ClassificationMetrics:
@@ -110,7 +88,7 @@ class ClassificationMetrics:
         self.rows += list(zip(engine.state.batch["name"], probabilities, labels, strict=True))
 
     def _finish(self, engine: Engine) -> None:
-        rows = _gathered(self.rows)
+        rows = gathered(self.rows)
         truth = [label for _, _, label in rows]
         figures = classification_figures(truth, [int(np.argmax(p)) for _, p, _ in rows])
         studies: dict[str, tuple[list[list[float]], int]] = {}
@@ -120,8 +98,8 @@ class ClassificationMetrics:
         of_studies = classification_figures([label for _, label in studies.values()], predicted)
         figures |= {f"study_{name}": value for name, value in of_studies.items()}
         engine.state.metrics.update(figures)
-        if self.output_dir is not None and _is_first():
-            _write(Path(self.output_dir, "summary.csv"), [figures])
+        if self.output_dir is not None:
+            write_table(Path(self.output_dir, "summary.csv"), [figures])
 
 
 def classification_figures(truth: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
@@ -194,8 +172,8 @@ class StudyTable:
             self.studies.append({"study": name, "class": CLASSES[category], **_named(mean)})
 
     def _write(self, _engine: Engine) -> None:
-        _write(self.output_dir / "slices.csv", self.slices)
-        _write(self.output_dir / "studies.csv", self.studies)
+        write_table(self.output_dir / "slices.csv", self.slices)
+        write_table(self.output_dir / "studies.csv", self.studies)
 
 
 def _named(probabilities: list[float]) -> dict[str, float]:

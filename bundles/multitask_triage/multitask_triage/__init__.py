@@ -9,7 +9,8 @@ from .loss import MultitaskLoss
 from .lungs import LungRegiond
 from .network import LesionMap, MultitaskTriage, SliceClassifier
 from .pyramid import IdentificationHead, PyramidMaxPool
-from .studies import find_studies, held_out, training_samples, with_lung_masks
+from .shared import held_out
+from .studies import find_studies, training_samples, with_lung_masks
 from .training import DrawSlicesd, StudyInferer, prepare_batch
 
 __all__ = [

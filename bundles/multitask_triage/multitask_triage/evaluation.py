@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.distributed
+import torch
 from ignite.engine import Engine, Events
 from monai.metrics import compute_dice
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
+
+from .shared import gathered, write_table
 
 COLUMNS = ("name", "diagnosis", "covid19", "dice", "share", "true_share", "probability")
 
@@ -51,25 +52,15 @@ class TriageMetrics:
         self.rows.extend(_row({**batch, **output}) for batch, output in pairs)
 
     def _finish(self, engine: Engine) -> None:
-        rows = self.rows
-        if torch.distributed.is_initialized():
-            parts: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, rows)
-            rows = [row for part in parts for row in part]
+        rows = gathered(self.rows)
         # Samplers that even out processes repeat studies.
         rows = sorted({row["name"]: row for row in rows}.values(), key=lambda row: row["name"])
         summary = summarise(rows)
         engine.state.metrics.update(summary)
-        first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        if self.output_dir is not None and first:
-            folder = Path(self.output_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "studies.csv").open("w", newline="") as stream:
-                writer = csv.DictWriter(stream, COLUMNS)
-                writer.writeheader()
-                writer.writerows(rows)
-            with (folder / "summary.csv").open("w", newline="") as stream:
-                csv.writer(stream).writerows([("figure", "value"), *summary.items()])
+        if self.output_dir is not None:
+            write_table(Path(self.output_dir, "studies.csv"), rows)
+            figures = [{"figure": name, "value": value} for name, value in summary.items()]
+            write_table(Path(self.output_dir, "summary.csv"), figures)
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:

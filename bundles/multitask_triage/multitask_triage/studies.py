@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import nibabel
+
+from .shared import held_out, read_diagnoses
 
 CT, LUNG, LESION = "_ct.nii.gz", "_lung.nii.gz", "_lesion.nii.gz"
 UNKNOWN = -1
@@ -39,7 +39,7 @@ def find_studies(folder: str | Path) -> list[dict[str, Any]]:
     for ct in sorted(Path(folder).rglob("*" + CT)):
         name = ct.name.removesuffix(CT)
         if ct.parent not in diagnoses:
-            diagnoses[ct.parent] = _read_diagnoses(ct.parent / "diagnoses.csv")
+            diagnoses[ct.parent] = read_diagnoses(ct.parent)
         diagnosis = diagnoses[ct.parent].get(name, "")
         study = {
             "name": name,
@@ -55,11 +55,6 @@ def find_studies(folder: str | Path) -> list[dict[str, Any]]:
                 study[key] = str(mask)
         studies.append(study)
     return studies
-
-
-def held_out(studies: Iterable[Mapping[str, Any]], patterns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the studies whose name is in `patterns`, which may hold wildcards."""
-    return [dict(s) for s in studies if any(fnmatch(s["name"], pattern) for pattern in patterns)]
 
 
 def training_samples(
@@ -135,21 +130,6 @@ def with_lung_masks(images: Iterable[str]) -> list[dict[str, str]]:
             study["lung"] = str(mask)
         data.append(study)
     return data
-
-
-def _read_diagnoses(table: Path) -> dict[str, str]:
-    if not table.is_file():
-        return {}
-    with table.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    if rows and not {"name", "diagnosis"} <= rows[0].keys():
-        raise SystemExit(f"error: {table}: its first line must be name,diagnosis")
-    result: dict[str, str] = {}
-    for row in rows:
-        if row["name"] in result:
-            raise SystemExit(f"error: {table}: {row['name']} stands in it twice; keep one line")
-        result[row["name"]] = (row["diagnosis"] or "").strip()
-    return result
 
 
 def _check_shape(ct: Path, mask: Path) -> None:
