@@ -221,6 +221,7 @@ def test_training_lowers_the_loss(folder: Path, tmp_path: Path) -> None:
         "train",
         *("--dataset_dir", folder, *SMALL, "--held_out", "['p1-*','p2-*','p3-*']"),
         *("--output_dir", tmp_path, "--max_epochs", 20, "--val_interval", 20),
+        *("--learning_rate", 0.01),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
