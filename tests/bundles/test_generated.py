@@ -43,6 +43,9 @@ def test_training_and_inference_agree_on_network_and_input(bundle: str) -> None:
         json.loads((BUNDLES / bundle / "configs" / f"{name}.json").read_text())
         for name in ("train", "inference")
     )
+    # A second stage is laid over the first.
+    second = BUNDLES / bundle / "configs" / "classify.json"
+    train |= json.loads(second.read_text()) if second.is_file() else {}
     for key in ("network_def", "unet", "head", "axcodes", "spacing_mm", "hu_window", "threshold"):
         assert train.get(key) == inference.get(key)
 
