@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -240,7 +241,12 @@ def test_both_stages_train_evaluate_and_infer(folder: Path, tmp_path: Path) -> N
         rows = list(csv.DictReader(stream))
     assert len(rows) == len(DISEASES)
     assert {row["class"] for row in rows} <= set(package.CLASSES)
-    assert len(list((tmp_path / "results").glob("*_opacity_seg.nii.gz"))) == len(DISEASES)
+    for row in rows:
+        ct = nibabel.Nifti1Image.from_filename(folder / row["study"])
+        name = row["study"].replace(".nii.gz", "_opacity_seg.nii.gz")
+        opacity = nibabel.Nifti1Image.from_filename(tmp_path / "results" / name)
+        assert opacity.shape == ct.shape
+        assert np.allclose(opacity.affine, ct.affine, atol=1e-3)
 
 
 @pytest.mark.slow
