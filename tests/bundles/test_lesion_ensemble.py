@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import itertools
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from bundle_commands import BUNDLES_FOLDER, read_config, run_configs
+from bundle_commands import BUNDLES_FOLDER, printed_losses, read_config, run_configs
 from lesion_ensemble import (
     Ensemble,
     PlainResNet18,
@@ -267,7 +266,7 @@ def test_members_train_and_then_segment_together(nifti_folder: Path, tmp_path: P
             cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        losses = [float(v) for v in re.findall(r"loss: ([\d.]+)", done.stdout + done.stderr)]
+        losses = printed_losses(done)
         assert np.mean(losses[-3:]) < 0.95 * np.mean(losses[:3])
         release_member(bundle, tmp_path / name / "model.pt", name)
     members = [
@@ -315,6 +314,7 @@ def test_members_train_and_then_segment_together(nifti_folder: Path, tmp_path: P
 def test_folds_part_the_patients(tmp_path: Path) -> None:
     for folder, names in {
         "medseg": ["case1", "case2", "case3", "case6"],
+        "drawn": ["case1.synthetic-0", "case3.synthetic-0"],
         "lctsc": ["S1-101"],
     }.items():
         (tmp_path / folder).mkdir()
@@ -324,7 +324,10 @@ def test_folds_part_the_patients(tmp_path: Path) -> None:
     for fold in (0, 1):
         parser = ConfigParser(read_config(BUNDLE, "train"))
         parser.update({"dataset_dir": str(tmp_path), "fold": fold, "folds": 2})
-        trained_on = {case["name"] for case in parser.get_parsed_content("training_cases")}
+        names = {case["name"] for case in parser.get_parsed_content("training_cases")}
+        # What was drawn from a patient stays on the patient's side, and is not validated on.
+        trained_on = {name.split(".")[0] for name in names}
+        assert ("case3.synthetic-0" in names) == ("case3" in names)
         kept = {case["name"] for case in parser.get_parsed_content("held_out_cases")}
         assert not trained_on & kept
         # case1 is for the test, and patients of LCTSC are not trained on.

@@ -1,13 +1,12 @@
 """The volume bundle: its recipes, and that they train, evaluate and segment."""
 
 import csv
-import re
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bundle_commands import BUNDLES_FOLDER, read_config, read_mask, run_configs
+from bundle_commands import BUNDLES_FOLDER, printed_losses, read_config, read_mask, run_configs
 
 BUNDLE = BUNDLES_FOLDER / "lesion_segmentation_3d"
 # Coarse voxels and small patches keep the commands quick; all else is the bundle's own.
@@ -48,7 +47,7 @@ def test_the_recipe_is_the_papers() -> None:
 
 
 def test_training_lowers_the_loss(trained: subprocess.CompletedProcess[str]) -> None:
-    losses = [float(v) for v in re.findall(r"loss: ([\d.]+)", trained.stdout + trained.stderr)]
+    losses = printed_losses(trained)
     assert len(losses) == 20
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .generate import REPOSITORY, BUNDLE_NAMES, outdated, write
+from .generate import BUNDLE_NAMES, REPOSITORY, outdated, write
 
 BUNDLES = REPOSITORY / "bundles"
 

@@ -21,7 +21,8 @@ that finds nothing to change stays as it is, for MONAI to resolve when the bundl
 - ``"train#inferer"`` replaces or adds a key inside a group. An item of a list goes by its index or
   by its ``_target_``: ``"train#handlers#StatsHandler#output_transform"``.
 
-``inference.json`` also repeats the network and its input from ``train.json``, unless it has its own.
+``inference.json`` also repeats the network and its input from ``train.json``, where it has none of
+its own.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ BUNDLE_MODULES: dict[str, tuple[str, ...]] = {
     "lesion_segmentation_2d": (),
     "lesion_segmentation_3d": (),
     "lesion_ensemble": (),
+    "multitask_triage": ("shared.py",),
+    "mask_rcnn_classifier": ("shared.py",),
 }
 BUNDLE_NAMES = tuple(BUNDLE_MODULES)
 # Folders of a bundle's configs, as its users see them.
@@ -78,16 +81,9 @@ def generated_files(bundle: str) -> dict[Path, str]:
     ----------
     bundle : str
         One of ``BUNDLE_NAMES``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a config begins with a file that is not there.
-    KeyError
-        If a config leaves out or changes a part that what it begins with does not have.
     """
     configs = {
-        Path(folder, file.name): _read(file)
+        Path(folder, file.name): read_source(file)
         for folder in CONFIG_FOLDERS
         for file in sorted((SOURCES / bundle / folder).glob("*.json"))
     }
@@ -110,6 +106,27 @@ def generated_files(bundle: str) -> dict[Path, str]:
     return files
 
 
+def read_source(file: Path) -> dict[str, Any]:
+    """Read a config and lay it over what it begins with.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it begins with a file that is not there.
+    KeyError
+        If it leaves out or changes a part that what it begins with does not have.
+    """
+    own = json.loads(file.read_text())
+    config: dict[str, Any] = {}
+    for base in own.pop("_base_", []):
+        _lay_over(config, read_source(SOURCES / base))
+    for key in own.pop("_without_", []):
+        holder, last = _place(config, key)
+        del holder[last]
+    _lay_over(config, own)
+    return config
+
+
 def write(bundles: Path) -> list[Path]:
     """Bring all bundles up to date; return the files that changed."""
     changed = outdated(bundles)
@@ -129,18 +146,6 @@ def outdated(bundles: Path) -> list[Path]:
         for path, text in generated_files(bundle).items()
         if not (bundles / bundle / path).is_file() or (bundles / bundle / path).read_text() != text
     ]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    own = json.loads(file.read_text())
-    config: dict[str, Any] = {}
-    for base in own.pop("_base_", []):
-        _lay_over(config, _read(SOURCES / base))
-    for key in own.pop("_without_", []):
-        holder, last = _place(config, key)
-        del holder[last]
-    _lay_over(config, own)
-    return config
 
 
 def _lay_over(config: dict[str, Any], own: dict[str, Any]) -> None:
