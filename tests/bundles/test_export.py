@@ -30,7 +30,7 @@ NO_TORCHSCRIPT = {"lesion_ensemble": VOTES}
 NO_ONNX = {
     "lesion_ensemble": VOTES,
     "multitask_triage": "ONNX has no adaptive pooling of open sizes",
-    "mask_rcnn_classifier": "the number of boxes and slices is open in Python loops",
+    "mask_rcnn_classifier": "traced region proposals hold for one number of slices",
 }
 # What metadata.json describes, where it is a part of what inference runs.
 DESCRIBED = {"multitask_triage": "lesion_network"}
