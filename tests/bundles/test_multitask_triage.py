@@ -30,6 +30,10 @@ SMALL = (
     *("--spacing_mm", "[5.6,5.6]", "--crop_margin", "[1,1,0]"),
     *("--train#samples_per_epoch", 8),
 )
+SMALL_CLASSIFIER = (
+    *("--network_def#encoder#_target_", "monai.networks.nets.resnet18"),
+    *("--network_def#channels", 512),
+)
 
 
 def _network(*variants: str, **changes: object) -> torch.nn.Module:
@@ -248,7 +252,8 @@ def test_training_lowers_the_loss(folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_trains_evaluates_and_infers(variant: str, folder: Path, tmp_path: Path) -> None:
-    options = ("--dataset_dir", folder, *SMALL, "--held_out", "['p2-*','p3-*']")
+    network = SMALL_CLASSIFIER if variant == "variants/resnet50" else ()
+    options = ("--dataset_dir", folder, *SMALL, "--held_out", "['p2-*','p3-*']", *network)
     done = run_configs(
         BUNDLE,
         f"train {variant}",
@@ -275,7 +280,7 @@ def test_trains_evaluates_and_infers(variant: str, folder: Path, tmp_path: Path)
     done = run_configs(
         BUNDLE,
         f"inference {variant}",
-        *("--dataset_dir", folder, *weights, "--output_dir", tmp_path / "inference"),
+        *("--dataset_dir", folder, *weights, "--output_dir", tmp_path / "inference", *network),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
