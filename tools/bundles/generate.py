@@ -17,7 +17,7 @@ that finds nothing to change stays as it is, for MONAI to resolve when the bundl
 - ``"_base_": ["slice_segmentation/train.json"]`` names the files that it begins with, in order;
 - ``"_without_": ["unet", "train#draw_slices"]`` lists keys of theirs to leave out;
 - ``"key"`` replaces or adds a key;
-- ``"+key"`` adds to a group's keys or to a list's items;
+- ``"+key"`` adds keys to a group or items to a list;
 - ``"train#inferer"`` replaces or adds a key inside a group. An item of a list goes by its index or
   by its ``_target_``: ``"train#handlers#StatsHandler#output_transform"``.
 
@@ -150,9 +150,8 @@ def outdated(bundles: Path) -> list[Path]:
 
 def _lay_over(config: dict[str, Any], own: dict[str, Any]) -> None:
     for key, value in own.items():
-        target = key.removeprefix("+")
-        if target != key and target not in config:
-            target = key
+        group = key.removeprefix("+")
+        target = group if group in config else key
         holder, last = _place(config, target)
         if key.startswith("+") and target in config:
             added = isinstance(value, dict)
