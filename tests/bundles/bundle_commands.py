@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,19 @@ BUNDLE_NAMES = sorted(path.parents[1].name for path in BUNDLES_FOLDER.glob("*/co
 SEEDS = {"tiny-1": 11, "tiny-2": 12, "tiny-3": 13}
 
 
-def monai_command(command: str, *options: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def monai_command(
+    command: str, *options: object, cwd: Path, launcher: Sequence[str] = ("-m",)
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of ``python -m monai.bundle``, by another launcher than -m if given."""
     return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", command, *map(str, options)],
+        [sys.executable, *launcher, "monai.bundle", command, *map(str, options)],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": "",
+            "CUDA_VISIBLE_DEVICES": "",
+        },
         capture_output=True,
         text=True,
         timeout=600,
@@ -33,11 +43,24 @@ def config_files(folder: Path, configs: str) -> list[str]:
 
 
 def run_configs(
-    folder: Path, configs: str, *options: object, cwd: Path
+    folder: Path, configs: str, *options: object, cwd: Path, processes: int = 1
 ) -> subprocess.CompletedProcess[str]:
     """Run configs, such as "train" or "train evaluate", of a bundle folder."""
-    files = config_files(folder, configs)
-    return monai_command("run", "--config_file", files, "--bundle_root", folder, *options, cwd=cwd)
+    launcher = ["-m"]
+    if processes > 1:
+        torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        launcher = ["-m", *torchrun, "-m"]
+    named = ("--config_file", config_files(folder, configs), "--bundle_root", folder, *options)
+    return monai_command("run", *named, cwd=cwd, launcher=launcher)
+
+
+def printed_losses(done: subprocess.CompletedProcess[str]) -> list[float]:
+    """Return the losses that training printed, step by step."""
+    return [float(v) for v in re.findall(r"loss: ([\d.]+)", done.stdout + done.stderr)]
+
+
+def has_weights(folder: Path) -> bool:
+    return (folder / "models" / "model.pt").is_file()
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundle_commands import BUNDLES_FOLDER, SEEDS, dice, monai_command, read_mask, run_configs
+from bundle_commands import (
+    BUNDLE_NAMES,
+    BUNDLES_FOLDER,
+    SEEDS,
+    dice,
+    monai_command,
+    printed_losses,
+    read_mask,
+    run_configs,
+)
 
 from tools.phantom import Phantom, write_dicom_series
 
@@ -55,7 +64,7 @@ def test_training_lowers_the_loss_and_leaves_a_checkpoint(
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    losses = [float(v) for v in re.findall(r"loss: ([\d.]+)", done.stdout + done.stderr)]
+    losses = printed_losses(done)
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
     assert (tmp_path / "out" / "model.pt").is_file()
 
@@ -155,6 +164,19 @@ def test_a_bundle_copied_alone_works_from_its_own_folder(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == len(SEEDS)
+
+
+@pytest.mark.parametrize("name", BUNDLE_NAMES)
+def test_missing_weights_are_named_in_one_line(
+    name: str, nifti_folder: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(
+        BUNDLES_FOLDER / name, tmp_path / "copy", ignore=shutil.ignore_patterns("models")
+    )
+    done = run_configs(copy, "inference", "--dataset_dir", nifti_folder, cwd=tmp_path)
+    assert done.returncode != 0
+    assert str(copy / "models") in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_weights_are_small_and_their_hashes_are_listed(bundle: Bundle) -> None:

@@ -12,13 +12,28 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from bundle_commands import BUNDLE_NAMES, BUNDLES_FOLDER, config_files, read_config
+from bundle_commands import (
+    BUNDLE_NAMES,
+    BUNDLES_FOLDER,
+    config_files,
+    has_weights,
+    read_config,
+)
 from monai.bundle import ConfigParser
 from monai.data import load_net_with_metadata
 from monai.networks import eval_mode
 
 INFERENCE, METADATA, WEIGHTS = "configs/inference.json", "configs/metadata.json", "models/model.pt"
-SOURCES = {"ckpt_file": WEIGHTS, "meta_file": METADATA, "config_file": INFERENCE}
+SOURCES = {"meta_file": METADATA, "config_file": INFERENCE}
+VOTES = "members are files of their own, merged by Python code"
+NO_TORCHSCRIPT = {"lesion_ensemble": VOTES}
+NO_ONNX = {
+    "lesion_ensemble": VOTES,
+    "multitask_triage": "ONNX has no adaptive pooling of open sizes",
+    "mask_rcnn_classifier": "traced region proposals hold for one number of slices",
+}
+# What metadata.json describes, where it is a part of what inference runs.
+DESCRIBED = {"multitask_triage": "lesion_network"}
 
 
 @pytest.fixture(params=BUNDLE_NAMES)
@@ -56,13 +71,34 @@ def _dynamic_axes(folder: Path) -> dict[str, dict[int, str]]:
     }
 
 
-def _network(folder: Path) -> torch.nn.Module:
+def _untrained(folder: Path) -> torch.nn.Module:
     parser = ConfigParser()
     parser.read_config(str(folder / INFERENCE))
     parser["bundle_root"] = str(folder)
-    network = parser.get_parsed_content("network_def")
-    network.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
-    return network.eval()
+    torch.manual_seed(0)
+    return parser.get_parsed_content("network_def").eval()
+
+
+def _network(folder: Path) -> torch.nn.Module:
+    """Return the released network, or an untrained one where no weights are released."""
+    network = _untrained(folder)
+    if has_weights(folder):
+        network.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
+    return network
+
+
+@pytest.fixture
+def checkpoint(folder: Path, tmp_path: Path) -> str:
+    """Return the file of the weights that `_network` has."""
+    if has_weights(folder):
+        return WEIGHTS
+    torch.save(_network(folder).state_dict(), tmp_path / "model.pt")
+    return str(tmp_path / "model.pt")
+
+
+def _skip_where_listed(folder: Path, reasons: dict[str, str]) -> None:
+    if folder.name in reasons:
+        pytest.skip(reasons[folder.name])
 
 
 def _tensors(output: Any) -> list[torch.Tensor]:
@@ -77,7 +113,7 @@ def _assert_same(found: list[Any], expected: list[torch.Tensor]) -> None:
     assert len(found) == len(expected) > 0
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(torch.as_tensor(one), other, rtol=1e-3, atol=1e-4)
-        assert float(other.std()) > 0
+        assert other.numel() == 1 or float(other.std()) > 0
 
 
 def test_metadata_follow_the_schema_that_the_bundle_ships(folder: Path) -> None:
@@ -89,18 +125,25 @@ def test_metadata_follow_the_schema_that_the_bundle_ships(folder: Path) -> None:
     assert metadata["name"] == folder.name
 
 
-@pytest.mark.usefixtures("folder")
-def test_the_network_takes_and_returns_what_the_metadata_say() -> None:
+def test_the_network_takes_and_returns_what_the_metadata_say(folder: Path) -> None:
+    image = read_config(folder, "metadata")["network_data_format"]["inputs"]["image"]
     monai.bundle.verify_net_in_out(
-        "network_def", meta_file=METADATA, config_file=INFERENCE, n=2, any=64, device="cpu"
+        DESCRIBED.get(folder.name, "network_def"),
+        meta_file=METADATA,
+        config_file=INFERENCE,
+        n=33 if "n" in image["spatial_shape"] else 2,
+        any=64,
+        device="cpu",
     )
 
 
-def test_exported_torchscript_gives_the_same(folder: Path, tmp_path: Path) -> None:
+def test_exported_torchscript_gives_the_same(folder: Path, checkpoint: str, tmp_path: Path) -> None:
+    _skip_where_listed(folder, NO_TORCHSCRIPT)
     file = tmp_path / "model.ts"
     monai.bundle.ckpt_export(
         "network_def",
         filepath=str(file),
+        ckpt_file=checkpoint,
         **SOURCES,
     )
     scripted, metadata, extra = load_net_with_metadata(
@@ -113,13 +156,15 @@ def test_exported_torchscript_gives_the_same(folder: Path, tmp_path: Path) -> No
         _assert_same(_tensors(scripted(image)), _tensors(_network(folder)(image)))
 
 
-def test_onnx_gives_the_same_for_other_sizes(folder: Path, tmp_path: Path) -> None:
+def test_onnx_gives_the_same_for_other_sizes(folder: Path, checkpoint: str, tmp_path: Path) -> None:
+    _skip_where_listed(folder, NO_ONNX)
     file = tmp_path / "model.onnx"
     axes = _dynamic_axes(folder)
     image, *outputs = axes
     monai.bundle.onnx_export(
         "network_def",
         filepath=str(file),
+        ckpt_file=checkpoint,
         **SOURCES,
         use_trace=True,
         input_shape=_image_shape(folder, 2, 64),
@@ -164,6 +209,8 @@ def test_the_export_commands_of_the_card_run_as_written(folder: Path, tmp_path: 
 
 
 def test_monai_loads_it_by_name(folder: Path) -> None:
+    if not has_weights(folder):
+        pytest.skip("no weights are released yet")
     network = monai.bundle.load(
         folder.name,
         workflow_type="inference",
@@ -191,7 +238,8 @@ def test_all_bundles_run_in_one_process() -> None:
     for name, workflow in workflows.items():
         folder = BUNDLES_FOLDER / name
         network = workflow.parser.get_parsed_content("network_def")
-        network.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
+        if has_weights(folder):
+            network.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
         image = torch.rand(_image_shape(folder, 1, 64))
         with eval_mode(network):
             outputs = _tensors(network(image))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_commands import BUNDLE_NAMES, BUNDLES_FOLDER, read_config
+from bundle_commands import BUNDLE_NAMES, BUNDLES_FOLDER, has_weights, read_config
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
@@ -33,7 +33,18 @@ def _small(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:executing the bundle config:UserWarning")
-@pytest.mark.parametrize("name", BUNDLE_NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=[]
+            if has_weights(BUNDLES_FOLDER / name)
+            else pytest.mark.skip(reason="no weights are released yet"),
+        )
+        for name in BUNDLE_NAMES
+    ],
+)
 def test_a_client_trains_on_the_servers_weights_and_evaluates(
     name: str, nifti_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

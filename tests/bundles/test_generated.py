@@ -1,14 +1,14 @@
 """What bundles repeat comes from one place, and two processes can train one."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bundle_commands import run_configs
 
-from tools.bundles import TEMPLATES, outdated, write
+from tools.bundles import BUNDLE_NAMES, generate, outdated, write
 from tools.bundles.__main__ import main
 from tools.phantom import Grid, build_phantom, write_nifti
 
@@ -20,7 +20,7 @@ def test_no_generated_file_is_out_of_date() -> None:
 
 
 def test_every_bundle_is_generated() -> None:
-    assert sorted(path.name for path in BUNDLES.iterdir() if path.is_dir()) == sorted(TEMPLATES)
+    assert sorted(path.name for path in BUNDLES.iterdir() if path.is_dir()) == sorted(BUNDLE_NAMES)
 
 
 def test_writing_repairs_a_changed_file_and_leaves_the_rest(tmp_path: Path) -> None:
@@ -37,37 +37,110 @@ def test_the_command_tells_whether_all_is_up_to_date(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.strip() == ""
 
 
-@pytest.mark.parametrize("bundle", TEMPLATES)
+@pytest.fixture
+def read_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
+    """Return what a config becomes on the two that it begins with."""
+    first = {
+        "imports": ["a"],
+        "train": {"steps": 1, "handlers": [{"_target_": "Load"}, {"_target_": "Save", "to": "x"}]},
+        "validate#handlers": [{"_target_": "Load"}, {"_target_": "Save"}],
+    }
+    monkeypatch.setattr(generate, "SOURCES", tmp_path)
+    (tmp_path / "first.json").write_text(json.dumps(first))
+    (tmp_path / "second.json").write_text(json.dumps({"network": "second", "seed": 2}))
+
+    def read(**own: Any) -> dict:
+        file = tmp_path / "own.json"
+        file.write_text(json.dumps({"_base_": ["first.json", "second.json"], **own}))
+        return generate.read_source(file)
+
+    return read
+
+
+def test_a_config_begins_with_others_and_replaces_their_keys(
+    read_over: Callable[..., dict],
+) -> None:
+    config = read_over(network="own", train="@other")
+    assert list(config) == ["imports", "train", "validate#handlers", "network", "seed"]
+    assert (config["network"], config["train"], config["seed"]) == ("own", "@other", 2)
+
+
+def test_a_config_adds_to_groups_and_lists(read_over: Callable[..., dict]) -> None:
+    config = read_over(**{"+imports": ["b"], "+train": {"epochs": 3}, "+inference": {"c": 4}})
+    assert config["imports"] == ["a", "b"]
+    assert list(config["train"]) == ["steps", "handlers", "epochs"]
+    # Nothing to add to yet: MONAI adds it when the bundle runs.
+    assert config["+inference"] == {"c": 4}
+
+
+def test_a_config_changes_and_leaves_out_parts(read_over: Callable[..., dict]) -> None:
+    config = read_over(
+        _without_=["train#handlers#Load", "validate#handlers#1", "seed"],
+        **{"train#handlers#Save#to": "y", "train#epochs": 3, "validate#metrics": 5},
+    )
+    assert config["train"] == {
+        "steps": 1,
+        "handlers": [{"_target_": "Save", "to": "y"}],
+        "epochs": 3,
+    }
+    assert config["validate#handlers"] == [{"_target_": "Load"}]
+    assert config["validate#metrics"] == 5
+    assert "seed" not in config
+
+
+@pytest.mark.parametrize("key", ["stepz", "train#stepz", "train#handlers#Loud"])
+def test_a_key_to_leave_out_must_be_there(key: str, read_over: Callable[..., dict]) -> None:
+    with pytest.raises(KeyError, match=key.split("#")[-1]):
+        read_over(_without_=[key])
+
+
+@pytest.mark.parametrize("bundle", BUNDLE_NAMES)
 def test_training_and_inference_agree_on_network_and_input(bundle: str) -> None:
     train, inference = (
         json.loads((BUNDLES / bundle / "configs" / f"{name}.json").read_text())
         for name in ("train", "inference")
     )
-    for key in ("network_def", "unet", "head", "axcodes", "spacing_mm", "hu_window", "threshold"):
-        assert train[key] == inference[key]
+    # A second stage is laid over the first.
+    second = BUNDLES / bundle / "configs" / "classify.json"
+    train |= json.loads(second.read_text()) if second.is_file() else {}
+    # An ensemble is made of members, which train one by one.
+    network = "architectures" if "architectures" in train else "network_def"
+    for key in (network, "unet", "head", "spacing_mm", "hu_window", "threshold"):
+        assert train.get(key) == inference.get(key)
+    # Members are trained in their own planes and run on axial volumes.
+    planes = train.get("planes", {"axial": train["axcodes"]})
+    assert inference["axcodes"] == planes["axial"]
+
+
+SMALL = ("--spacing_mm", "[5.6,5.6,5.6]")
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bundle", "options"),
+    [
+        ("lung_segmentation", ()),
+        (
+            "lesion_segmentation_3d",
+            (*SMALL, "--train#patch_size", "[32,32,32]", "--window_size", "[64,64,64]"),
+        ),
+        ("lesion_ensemble", (*SMALL, "--train#slice_size", "[64,64]")),
+    ],
+)
+def test_two_processes_train_together(
+    bundle: str, options: tuple[str, ...], tmp_path: Path
+) -> None:
     grid = Grid.axial((8, 64, 64), (36.0, 5.6, 5.6))
     for index in range(4):
         write_nifti(build_phantom(grid, "covid19", 20 + index, 0.3), tmp_path, f"tiny-{index}")
-    configs = BUNDLES / "lung_segmentation" / "configs"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-            *("-m", "monai.bundle", "run", "--bundle_root", str(configs.parent)),
-            "--config_file",
-            str([str(configs / "train.json"), str(configs / "multi_gpu_train.json")]),
-            *("--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")),
-            *("--held_out", "['tiny-0','tiny-1']", "--max_epochs", "2", "--val_interval", "2"),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    done = run_configs(
+        BUNDLES / bundle,
+        "train multi_gpu_train",
+        *("--dataset_dir", tmp_path, "--output_dir", tmp_path / "out"),
+        *("--held_out", "['tiny-0','tiny-1']", "--max_epochs", 2, "--val_interval", 2),
+        *options,
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+        processes=2,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "out" / "model.pt").is_file()

@@ -1,5 +1,5 @@
 """Keep the bundles consistent: generated files, released weights."""
 
-from .generate import TEMPLATES, outdated, write
+from .generate import BUNDLE_NAMES, outdated, write
 
-__all__ = ["TEMPLATES", "outdated", "write"]
+__all__ = ["BUNDLE_NAMES", "outdated", "write"]

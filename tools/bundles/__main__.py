@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .generate import REPOSITORY, TEMPLATES, outdated, write
+from .generate import BUNDLE_NAMES, REPOSITORY, outdated, write
 
 BUNDLES = REPOSITORY / "bundles"
 
@@ -18,17 +18,24 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("write", help="write the generated files of all bundles")
     commands.add_parser("check", help="name the generated files that are out of date")
     release_parser = commands.add_parser("release", help="put a checkpoint into its bundle")
-    release_parser.add_argument("bundle", choices=TEMPLATES)
+    release_parser.add_argument("bundle", choices=BUNDLE_NAMES)
     release_parser.add_argument("checkpoint", type=Path)
+    release_parser.add_argument(
+        "--member", help="name of an ensemble's member, which gets a file of its own"
+    )
     arguments = parser.parse_args(argv)
 
     if arguments.command == "release":
         if not arguments.checkpoint.is_file():
             parser.error(f"{arguments.checkpoint} is no file")
         # PyTorch takes seconds to import.
-        from .release import release
+        from .release import release, release_member
 
-        written = release(BUNDLES / arguments.bundle, arguments.checkpoint)
+        bundle = BUNDLES / arguments.bundle
+        if arguments.member:
+            written = release_member(bundle, arguments.checkpoint, arguments.member)
+        else:
+            written = release(bundle, arguments.checkpoint)
         print(*written, sep="\n")
         return 0
     files = write(BUNDLES) if arguments.command == "write" else outdated(BUNDLES)

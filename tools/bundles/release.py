@@ -26,8 +26,7 @@ def release(bundle: Path, checkpoint: Path) -> list[Path]:
     FileNotFoundError
         If there is no such checkpoint.
     """
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    state = {key: value.contiguous() for key, value in saved.get("model", saved).items()}
+    state = _state(checkpoint)
     models = bundle / "models"
     models.mkdir(exist_ok=True)
     torch.save(state, models / WEIGHTS)
@@ -40,6 +39,38 @@ def release(bundle: Path, checkpoint: Path) -> list[Path]:
         bundle_root=str(bundle),
     )
     files = [models / WEIGHTS, models / TORCHSCRIPT]
+    return [*files, _write_sums(models, files)]
+
+
+def release_member(bundle: Path, checkpoint: Path, name: str) -> list[Path]:
+    """Write ``models/NAME.pt`` of an ensemble in half precision and update ``models/SHA256SUMS``.
+
+    Parameters
+    ----------
+    bundle : Path
+        The ensemble's folder.
+    checkpoint : Path
+        What training saved: a state dict, bare or under "model".
+    name : str
+        As "weights" of a member names the file, without its ending.
+    """
+    models = bundle / "models"
+    models.mkdir(exist_ok=True)
+    # Statistics of normalization layers are few and can be too large for half precision.
+    state = {
+        key: value.half() if value.is_floating_point() and value.ndim > 1 else value
+        for key, value in _state(checkpoint).items()
+    }
+    torch.save(state, models / f"{name}.pt")
+    return [models / f"{name}.pt", _write_sums(models, sorted(models.glob("*.pt")))]
+
+
+def _state(checkpoint: Path) -> dict[str, torch.Tensor]:
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return {key: value.contiguous() for key, value in saved.get("model", saved).items()}
+
+
+def _write_sums(models: Path, files: list[Path]) -> Path:
     sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
     (models / SUMS).write_text("".join(sums))
-    return [*files, models / SUMS]
+    return models / SUMS

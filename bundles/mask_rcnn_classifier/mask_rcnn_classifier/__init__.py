@@ -1,0 +1,40 @@
+"""COVID-CT-Mask-Net: classify chest CT slices by the lesions that Mask R-CNN detects.
+
+Ter-Sarkisov A. COVID-CT-Mask-Net: Prediction of COVID-19 from CT scans using regional features.
+Applied Intelligence 52, 2022.
+"""
+
+from .classifier import LesionClassifier, rank_boxes
+from .data import CLASSES, class_weights, find_studies, lesion_targets, read_slices
+from .detector import copy_weights, mask_rcnn
+from .engine import (
+    SliceInferer,
+    collate,
+    one_hot,
+    prepare_detection,
+    sum_of_losses,
+)
+from .metrics import ClassificationMetrics, DetectionMetrics, StudyTable, aggregate_slices
+from .shared import held_out
+
+__all__ = [
+    "CLASSES",
+    "ClassificationMetrics",
+    "DetectionMetrics",
+    "LesionClassifier",
+    "SliceInferer",
+    "StudyTable",
+    "aggregate_slices",
+    "class_weights",
+    "collate",
+    "copy_weights",
+    "find_studies",
+    "held_out",
+    "lesion_targets",
+    "mask_rcnn",
+    "one_hot",
+    "prepare_detection",
+    "rank_boxes",
+    "read_slices",
+    "sum_of_losses",
+]

@@ -1,0 +1,122 @@
+"""Mask R-CNN for ground glass and consolidation (paper 3.1, tables 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+LESION_CLASSES = 3
+"""Background, ground glass (1), consolidation (2)."""
+
+
+def mask_rcnn(
+    backbone: str = "resnet18",
+    stages: Sequence[int] = (1, 2, 3),
+    channels: int = 128,
+    box_features: int = 128,
+    anchor_sizes: Sequence[int] = (4, 8, 16, 32),
+    aspect_ratios: Sequence[float] = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0),
+    image_size: int = 160,
+) -> MaskRCNN:
+    """Build torchvision's Mask R-CNN with the paper's hyperparameters for slices of one channel.
+
+    Parameters
+    ----------
+    backbone
+        A torchvision ResNet, without pretrained weights.
+    stages
+        Residual stages whose output goes into the feature pyramid; later ones are left away.
+    channels
+        Channels of the feature pyramid and of the mask branch.
+    box_features
+        Width of the box branch.
+    anchor_sizes, aspect_ratios
+        Anchors at each place of each level (table 2: 2^2 to 2^5, six "scales").
+    image_size
+        Longer side of a slice in pixels; slices are not resized.
+    """
+    body = resnet_fpn_backbone(
+        backbone_name=backbone,
+        weights=None,
+        norm_layer=nn.BatchNorm2d,
+        trainable_layers=5,
+        returned_layers=list(stages),
+    )
+    first = body.body.conv1
+    body.body.conv1 = nn.Conv2d(
+        1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False
+    )
+    widths = [body.fpn.inner_blocks[i][0].in_channels for i in range(len(stages))]
+    body.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool())
+    body.out_channels = channels
+    levels = len(stages) + 1
+    names = [str(level) for level in range(len(stages))]
+    return MaskRCNN(
+        body,
+        min_size=1,
+        max_size=image_size,
+        image_mean=[0.0],
+        image_std=[1.0],
+        _skip_resize=True,
+        rpn_anchor_generator=AnchorGenerator(
+            (tuple(anchor_sizes),) * levels, (tuple(aspect_ratios),) * levels
+        ),
+        rpn_nms_thresh=0.75,
+        rpn_fg_iou_thresh=0.75,
+        rpn_batch_size_per_image=256,
+        rpn_post_nms_top_n_train=1000,
+        rpn_post_nms_top_n_test=1000,
+        box_roi_pool=MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
+        box_head=TwoMLPHead(channels * 7 * 7, box_features),
+        box_predictor=FastRCNNPredictor(box_features, LESION_CLASSES),
+        box_nms_thresh=0.25,
+        box_fg_iou_thresh=0.75,
+        box_bg_iou_thresh=0.75,
+        box_batch_size_per_image=256,
+        box_score_thresh=0.05,
+        box_detections_per_img=100,
+        mask_roi_pool=MultiScaleRoIAlign(names, output_size=14, sampling_ratio=2),
+        mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
+        mask_predictor=MaskRCNNPredictor(channels, channels, LESION_CLASSES),
+    )
+
+
+def copy_weights(detector: MaskRCNN, checkpoint: str | Path) -> None:
+    """Give a detector the weights that the segmentation stage saved (paper, figure 3).
+
+    Raises
+    ------
+    SystemExit
+        With one line where there is no such file or it holds another network.
+    """
+    if not Path(checkpoint).is_file():
+        raise SystemExit(
+            f"error: {checkpoint} does not exist; train the segmentation stage or name its "
+            "weights with --segmentation_checkpoint"
+        )
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        detector.load_state_dict(saved.get("model", saved))
+    except RuntimeError as error:
+        raise SystemExit(
+            f"error: {checkpoint} holds no weights of this detector; name a checkpoint of the "
+            "segmentation stage with the same backbone"
+        ) from error
+
+
+def opacity_map(detection: dict[str, torch.Tensor], shape: Sequence[int]) -> torch.Tensor:
+    """Paint a slice's detections, the surest last: (rows, columns) uint8 of 0, 1 and 2."""
+    result = torch.zeros(tuple(shape), dtype=torch.uint8)
+    for index in detection["scores"].argsort().tolist():
+        result[detection["masks"][index, 0] >= 0.5] = int(detection["labels"][index])
+    return result

@@ -1,0 +1,169 @@
+"""The networks of sections 2.3 (ResNet50) and 2.4 (Multitask): slices of a study in, both out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets import DynUNet
+from torch import nn
+
+from .pyramid import IdentificationHead
+
+
+class MultitaskTriage(nn.Module):
+    """Slice-wise U-Net whose feature maps also identify the study (paper 2.4, figure 3).
+
+    Parameters
+    ----------
+    unet
+        Where encoder, bottom and decoder come from; strides of 2 below the first level.
+    feature_map
+        What the identification head sees. "spatial_l", l from 1 to the number of levels: the
+        l-th upper level of the decoder (the last one is the bottom). "latent": the bottom without
+        its place in the plane, as one maximum a channel and slice.
+    pyramid_levels, hidden, dropout
+        See `IdentificationHead`.
+    chunk_slices
+        Slices that go through the U-Net together in inference; bounds memory and changes no
+        result.
+
+    Raises
+    ------
+    ValueError
+        On an unknown feature map.
+    """
+
+    def __init__(
+        self,
+        unet: DynUNet,
+        feature_map: str = "spatial_1",
+        pyramid_levels: int = 4,
+        hidden: int = 128,
+        dropout: float = 0.5,
+        chunk_slices: int = 16,
+    ) -> None:
+        super().__init__()
+        depth = len(unet.filters)
+        names = {f"spatial_{level}": level for level in range(1, depth + 1)} | {"latent": depth}
+        if feature_map not in names:
+            raise ValueError(f"feature_map must be one of {', '.join(names)}, got {feature_map!r}")
+        self.encoder = nn.ModuleList([unet.input_block, *unet.downsamples])
+        self.bottom = unet.bottleneck
+        self.decoder = unet.upsamples
+        self.lesion = nn.Conv2d(unet.filters[0], 1, kernel_size=1)
+        # Few pixels are lesion: beginning from there saves the steps to learn it.
+        nn.init.constant_(self.lesion.bias, -3.0)
+        self.level = names[feature_map]
+        self.identification = IdentificationHead(
+            unet.filters[self.level - 1],
+            pyramid_levels,
+            in_plane=feature_map != "latent",
+            hidden=hidden,
+            dropout=dropout,
+        )
+        self.depth = depth
+        self.divisor = 2 ** (depth - 1)
+        self.step = 2 ** (self.level - 1)
+        self.chunk_slices = chunk_slices
+
+    def forward(self, slices: torch.Tensor, studies: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """Segment and identify.
+
+        Parameters
+        ----------
+        slices
+            (studies * slices, 1, rows, columns) in 0..1, the slices of a study together and in
+            their order; any number of slices, rows and columns.
+        studies
+            How many studies the slices belong to, each with as many.
+
+        Returns
+        -------
+        tuple
+            Lesion logits (studies * slices, 1, rows, columns) and COVID-19 logits (studies, 1).
+        """
+        # Batch normalisation is trained on all slices at once.
+        chunk = slices.shape[0] if self.training else self.chunk_slices
+        lesions: list[torch.Tensor] = []
+        descriptors: list[torch.Tensor] = []
+        for start in range(0, slices.shape[0], chunk):
+            lesion, descriptor = self._of_chunk(slices[start : start + chunk])
+            lesions.append(lesion)
+            descriptors.append(descriptor)
+        return torch.cat(lesions), self.identification(torch.cat(descriptors), studies)
+
+    def _of_chunk(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the lesion logits of some slices and their pooled feature maps."""
+        rows, columns = slices.shape[-2], slices.shape[-1]
+        bottom, right = -rows % self.divisor, -columns % self.divisor
+        x = F.pad(slices, [0, right, 0, bottom])
+        skips: list[torch.Tensor] = []
+        for block in self.encoder:
+            x = block(x)
+            skips.append(x)
+        x = self.bottom(x)
+        features = x
+        for number, block in enumerate(self.decoder):
+            x = block(x, skips[-1 - number])
+            if self.depth - 1 - number == self.level:
+                features = x
+        # What was padded must not take part in the maxima.
+        features = features[..., : -(-rows // self.step), : -(-columns // self.step)]
+        lesion = self.lesion(x)[..., :rows, :columns]
+        return lesion, self.identification.of_slices(features)
+
+
+class SliceClassifier(nn.Module):
+    """Classification baseline "ResNet50" (paper 2.3): a vector a slice, pooled along the slices.
+
+    Parameters
+    ----------
+    encoder
+        Maps (slices, 1, rows, columns) to (slices, channels).
+    channels
+        Length of the encoder's vectors.
+    pyramid_levels, hidden, dropout, chunk_slices
+        See `MultitaskTriage`.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        channels: int,
+        pyramid_levels: int = 4,
+        hidden: int = 128,
+        dropout: float = 0.5,
+        chunk_slices: int = 16,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.identification = IdentificationHead(
+            channels, pyramid_levels, in_plane=False, hidden=hidden, dropout=dropout
+        )
+        self.chunk_slices = chunk_slices
+
+    def forward(self, slices: torch.Tensor, studies: int = 1) -> torch.Tensor:
+        """Identify; as in `MultitaskTriage.forward`, without the lesions."""
+        chunk = slices.shape[0] if self.training else self.chunk_slices
+        vectors: list[torch.Tensor] = []
+        for start in range(0, slices.shape[0], chunk):
+            vectors.append(self.encoder(slices[start : start + chunk]))
+        return self.identification(torch.cat(vectors)[:, :, None, None], studies)
+
+
+class LesionMap(nn.Module):
+    """The segmentation half alone, for tools that want a network of one output.
+
+    Parameters
+    ----------
+    network
+        Whose lesion logits to return.
+    """
+
+    def __init__(self, network: MultitaskTriage) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, slices: torch.Tensor) -> torch.Tensor:
+        """Segment (slices, 1, rows, columns)."""
+        return self.network(slices)[0]

@@ -1,0 +1,96 @@
+"""The volume bundle: its recipes, and that they train, evaluate and segment."""
+
+import csv
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle_commands import BUNDLES_FOLDER, printed_losses, read_config, read_mask, run_configs
+
+BUNDLE = BUNDLES_FOLDER / "lesion_segmentation_3d"
+# Coarse voxels and small patches keep the commands quick; all else is the bundle's own.
+SMALL = (
+    *("--spacing_mm", [6.0, 6.0, 6.0], "--window_size", [64, 64, 64]),
+    *("--held_out", "['tiny-3']"),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    nifti_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> subprocess.CompletedProcess[str]:
+    """Train on the phantoms; `args` holds the command, the output is in its working folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = run_configs(
+        BUNDLE,
+        "train variants/cpu",
+        *("--dataset_dir", nifti_folder, "--output_dir", folder),
+        *(*SMALL, "--train#patch_size", [32, 32, 32], "--steps", 20),
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    done.args = folder
+    return done
+
+
+def test_the_recipe_is_the_papers() -> None:
+    config = read_config(BUNDLE, "train")
+    assert config["train"]["patch_size"] == [160, 160, 160]
+    assert config["train"]["patches_per_patient"] * config["train"]["patients_per_batch"] == 16
+    assert config["steps"] == 10_000
+    assert config["optimizer"]["_target_"] == "torch.optim.SGD"
+    assert "momentum" not in config["optimizer"]
+    assert config["learning_rate"] == 0.01
+    assert config["train"]["lr_scheduler"]["factor"] == 1.0
+    assert config["loss"]["_target_"] == "torch.nn.BCEWithLogitsLoss"
+
+
+def test_training_lowers_the_loss(trained: subprocess.CompletedProcess[str]) -> None:
+    losses = printed_losses(trained)
+    assert len(losses) == 20
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_evaluation_tabulates_the_patient_kept_out(
+    trained: subprocess.CompletedProcess[str], nifti_folder: Path, tmp_path: Path
+) -> None:
+    done = run_configs(
+        BUNDLE,
+        "train evaluate",
+        *("--dataset_dir", nifti_folder, "--output_dir", tmp_path),
+        *("--checkpoint", Path(trained.args, "model.pt"), *SMALL),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    with (tmp_path / "mean_dice_raw.csv").open() as stream:
+        (row,) = [row for row in csv.reader(stream) if row and "tiny" in row[0]]
+    assert "tiny-3" in row[0]
+    assert 0 <= float(row[1]) <= 1
+
+
+def test_inference_writes_masks_on_the_source_grid(
+    trained: subprocess.CompletedProcess[str], nifti_folder: Path, tmp_path: Path
+) -> None:
+    done = run_configs(
+        BUNDLE,
+        "inference",
+        *("--dataset_dir", nifti_folder, "--output_dir", tmp_path),
+        *("--checkpoint", Path(trained.args, "model.pt"), *SMALL[:4]),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    files = sorted(tmp_path.glob("*.nii.gz"))
+    assert [file.name for file in files] == [f"tiny-{i}_ct_lesion.nii.gz" for i in (1, 2, 3)]
+    mask, affine = read_mask(files[0])
+    truth, truth_affine = read_mask(nifti_folder / "tiny-1_lesion.nii.gz")
+    assert mask.shape == truth.shape
+    assert np.allclose(affine, truth_affine, atol=1e-3)
+
+
+@pytest.mark.parametrize("configs", ["train", "train variants/cpu", "train evaluate", "inference"])
+def test_a_wrong_folder_is_named_in_one_line(configs: str, tmp_path: Path) -> None:
+    done = run_configs(BUNDLE, configs, "--dataset_dir", tmp_path / "missing", cwd=tmp_path)
+    assert done.returncode != 0
+    assert str(tmp_path / "missing") in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,275 @@
+"""COVID-CT-Mask-Net: ranking and targets exactly, both stages by their configs."""
+
+import csv
+from pathlib import Path
+
+import mask_rcnn_classifier as package
+import nibabel
+import numpy as np
+import pytest
+import torch
+from bundle_commands import BUNDLES_FOLDER, printed_losses, run_configs
+from torchvision.models.detection._utils import BoxCoder
+
+from tools.datasets.diagnosed import write_opacities
+from tools.phantom import Grid, build_phantom, write_nifti
+
+BUNDLE = BUNDLES_FOLDER / "mask_rcnn_classifier"
+
+DISEASES = ("covid19", "bacterial", "normal", "covid19")
+SMALL = (
+    *("--slice_size", "[64,64]", "--spacing_mm", "[5.6,5.6]", "--smallest_lesion", 4),
+    *("--held_out", "['p3-*']", "--train#slices_per_epoch", 8, "--train#slices_per_batch", 4),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("studies")
+    grid = Grid.axial((12, 64, 64), (24.0, 5.6, 5.6))
+    rows = ["name,diagnosis"]
+    for number, disease in enumerate(DISEASES):
+        phantom = build_phantom(grid, disease, 30 + number)
+        name = f"p{number}-{disease}"
+        write_nifti(phantom, folder, name)
+        write_opacities(phantom, folder, name)
+        rows.append(f"{name},{disease}")
+    (folder / "diagnoses.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_boxes_are_ranked_by_score_and_keep_their_code() -> None:
+    scores = torch.tensor([[0.5, 0.1, 0.4], [0.1, 0.7, 0.2], [0.95, 0.03, 0.02]])
+    encoded = torch.arange(36.0).reshape(3, 3, 4)
+    # Region 2 is empty; the others lie apart.
+    boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60], [5, 5, 5, 9]])
+    rows = package.rank_boxes(scores, encoded, boxes[:, None].expand(-1, 3, -1), 4, 0.75)
+    assert torch.allclose(rows[:, 4], torch.tensor([0.7, 0.4, 0.2, 0.1]))
+    expected = torch.stack([encoded[1, 1], encoded[0, 2], encoded[1, 2], encoded[0, 1]])
+    assert torch.equal(rows[:, :4], expected)
+
+
+def test_overlapping_boxes_of_a_class_are_dropped_those_of_two_classes_are_not() -> None:
+    scores = torch.tensor([[0.0, 0.6, 0.4], [0.2, 0.5, 0.3]])
+    encoded = torch.zeros(2, 3, 4)
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9]])[:, None].expand(-1, 3, -1)
+    kept = package.rank_boxes(scores, encoded, boxes, 2, 0.75)[:, 4]
+    assert torch.allclose(kept, torch.tensor([0.6, 0.4]))
+    kept = package.rank_boxes(scores, encoded, boxes, 4, 0.95)[:, 4]
+    assert torch.allclose(kept, torch.tensor([0.6, 0.5, 0.4, 0.3]))
+
+
+def test_few_predictions_are_repeated_in_their_order_and_none_gives_zeros() -> None:
+    scores = torch.tensor([[0.4, 0.6, 0.0]])
+    encoded = torch.ones(1, 3, 4)
+    box = torch.tensor([[[0.0, 0, 10, 10]]]).expand(-1, 3, -1)
+    rows = package.rank_boxes(scores, encoded, box, 6, 0.75)
+    assert torch.allclose(rows[:, 4], torch.tensor([0.6, 0.6, 0.6, 0.0, 0.0, 0.0]))
+    assert package.rank_boxes(scores, encoded, box * 0, 6, 0.75).abs().sum() == 0
+    # At a positive threshold the zero would go too.
+    assert (package.rank_boxes(scores, encoded, box, 3, 0.75, 0.05)[:, 4] > 0.5).all()
+
+
+def test_the_rows_decode_to_the_boxes_that_they_stand_for() -> None:
+    coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+    proposal = torch.tensor([[10.0, 10.0, 30.0, 40.0]])
+    wanted = torch.tensor([[12.0, 8.0, 33.0, 44.0]])
+    code = coder.encode([wanted], [proposal])[0][:, None].expand(-1, 3, -1)
+    decoded = coder.decode(code.reshape(1, 12), [proposal])
+    rows = package.rank_boxes(torch.tensor([[0.2, 0.7, 0.1]]), code, decoded, 2, 0.75)
+    assert torch.allclose(coder.decode(rows[:1, :4], [proposal])[0], wanted, atol=1e-3)
+
+
+def test_the_detector_has_the_hyperparameters_of_table_2() -> None:
+    detector = package.mask_rcnn()
+    anchors = detector.rpn.anchor_generator
+    assert set(anchors.sizes) == {(4, 8, 16, 32)}
+    assert set(anchors.aspect_ratios) == {(0.1, 0.25, 0.5, 1.0, 1.5, 2.0)}
+    assert detector.rpn.nms_thresh == 0.75
+    assert detector.rpn.proposal_matcher.high_threshold == 0.75
+    heads = detector.roi_heads
+    assert (heads.nms_thresh, heads.score_thresh, heads.detections_per_img) == (0.25, 0.05, 100)
+    assert heads.proposal_matcher.high_threshold == 0.75
+    detector.train()
+    image = torch.rand(1, 64, 64)
+    opacity = np.zeros((1, 64, 64), np.uint8)
+    opacity[0, 10:30, 10:30] = 1
+    target = package.lesion_targets({"opacity": opacity})["target"]
+    five = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"}
+    assert set(detector([image], [target])) == five
+
+
+def test_targets_are_the_connected_pieces_of_each_class() -> None:
+    opacity = np.zeros((1, 20, 30), np.uint8)
+    opacity[0, 2:6, 3:10] = 1
+    opacity[0, 12:15, 20:22] = 1
+    opacity[0, 6:8, 3:6] = 2
+    opacity[0, 19, 29] = 2
+    target = package.lesion_targets({"opacity": opacity})["target"]
+    assert target["labels"].tolist() == [1, 1, 2]
+    assert target["boxes"].tolist() == [[3, 2, 10, 6], [20, 12, 22, 15], [3, 6, 6, 8]]
+    assert target["masks"].sum(dim=(1, 2)).tolist() == [28, 6, 6]
+    empty = package.lesion_targets({"opacity": np.zeros((1, 9, 9), np.uint8)})["target"]
+    assert empty["boxes"].shape == (0, 4)
+    assert empty["masks"].shape == (0, 9, 9)
+
+
+@pytest.mark.parametrize("trained", ["s", "s_bn", "full"])
+def test_each_mode_trains_what_it_says(trained: str) -> None:
+    network = package.LesionClassifier(package.mask_rcnn(), trained=trained, number=32).train()
+    assert not any(module.training for module in network.detector.modules())
+    package.one_hot(network(torch.rand(1, 1, 64, 64)), torch.tensor([1])).backward()
+    learning = {name for name, p in network.named_parameters() if p.requires_grad}
+    with_gradient = {name for name, p in network.named_parameters() if p.grad is not None}
+    assert learning == with_gradient
+    s = {name for name in learning if name.startswith("s.")}
+    assert len(s) == 6
+    others = learning - s
+    if trained == "s":
+        assert not others
+    elif trained == "s_bn":
+        assert others
+        assert all("bn" in name or "downsample.1" in name for name in others)
+    else:
+        assert any("box_head" in name for name in others)
+        assert any("conv1" in name for name in others)
+
+
+def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
+    detector = package.mask_rcnn()
+    with pytest.raises(SystemExit, match="does not exist"):
+        package.copy_weights(detector, tmp_path / "none.pt")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(SystemExit, match=r"other\.pt holds no weights"):
+        package.copy_weights(detector, tmp_path / "other.pt")
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="heads"):
+        package.LesionClassifier(package.mask_rcnn(), trained="heads")
+
+
+def test_torchscript_equals_eager_for_any_number_of_slices() -> None:
+    torch.manual_seed(0)
+    network = package.LesionClassifier(package.mask_rcnn()).eval()
+    script = torch.jit.script(network)
+    for slices, rows, columns in ((1, 64, 64), (3, 80, 97)):
+        image = torch.rand(slices, 1, rows, columns)
+        with torch.no_grad():
+            eager = network(image)
+            assert eager.shape == (slices, 3)
+            assert torch.allclose(eager, script(image), atol=1e-6)
+            alone = torch.cat([network(one[None]) for one in image])
+        assert torch.allclose(eager, alone, atol=1e-5)
+
+
+def test_loss_is_binary_cross_entropy_of_each_class() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0], [20.0, -20.0, -20.0]])
+    assert float(package.one_hot(logits, torch.tensor([1, 0]))) == pytest.approx(np.log(2) / 2)
+
+
+def test_figures_follow_the_papers_equations() -> None:
+    from mask_rcnn_classifier.metrics import classification_figures
+
+    figures = classification_figures([0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 2, 0])
+    assert figures["sensitivity COVID-19"] == pytest.approx(2 / 3)
+    assert figures["ppv COVID-19"] == pytest.approx(2 / 3)
+    assert figures["sensitivity common pneumonia"] == 1
+    assert figures["ppv common pneumonia"] == 0.5
+    assert figures["accuracy"] == pytest.approx(4 / 6)
+    assert figures["f1"] == pytest.approx((3 * 2 / 3 + 1 * 2 / 3 + 2 * 2 / 3) / 6)
+
+
+def test_the_illest_slices_speak_for_a_study() -> None:
+    control, ill = [0.1, 0.1, 0.9], [0.8, 0.3, 0.1]
+    assert package.aggregate_slices([control] * 8 + [ill] * 2) == (0, pytest.approx(ill))
+    assert package.aggregate_slices([control] * 10)[0] == 2
+    assert package.aggregate_slices([ill])[0] == 0
+
+
+def test_both_stages_train_evaluate_and_infer(folder: Path, tmp_path: Path) -> None:
+    options = ("--dataset_dir", folder, *SMALL)
+    first, second = tmp_path / "first", tmp_path / "second"
+    done = run_configs(
+        BUNDLE,
+        "train",
+        *(*options, "--output_dir", first, "--max_epochs", 6, "--val_interval", 6),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    steps = printed_losses(done)
+    assert np.mean(steps[-4:]) < 0.9 * np.mean(steps[:4])
+    assert "ap_50" in done.stdout + done.stderr
+    done = run_configs(
+        BUNDLE,
+        "train classify",
+        *(*options, "--output_dir", second, "--max_epochs", 2, "--val_interval", 2),
+        *("--segmentation_checkpoint", first / "model.pt"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    copied = torch.load(second / "model.pt", weights_only=True)
+    source = torch.load(first / "model.pt", weights_only=True)
+    key = "roi_heads.box_head.fc6.weight"
+    assert torch.equal(copied[f"detector.{key}"], source[key])
+    weights = ("--checkpoint", second / "model.pt")
+    done = run_configs(
+        BUNDLE,
+        "train classify evaluate",
+        *(*options, *weights, "--output_dir", tmp_path / "figures", "--evaluate_all", True),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    with (tmp_path / "figures" / "summary.csv").open() as stream:
+        (figures,) = csv.DictReader(stream)
+    assert {"sensitivity COVID-19", "ppv control", "accuracy", "f1", "study_accuracy"} <= set(
+        figures
+    )
+    done = run_configs(
+        BUNDLE,
+        "inference",
+        *("--dataset_dir", folder, *weights, "--output_dir", tmp_path / "results"),
+        *("--slice_size", "[64,64]", "--spacing_mm", "[5.6,5.6]"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    with (tmp_path / "results" / "studies.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(DISEASES)
+    assert {row["class"] for row in rows} <= set(package.CLASSES)
+    for row in rows:
+        ct = nibabel.Nifti1Image.from_filename(folder / row["study"])
+        name = row["study"].replace(".nii.gz", "_opacity_seg.nii.gz")
+        opacity = nibabel.Nifti1Image.from_filename(tmp_path / "results" / name)
+        assert opacity.shape == ct.shape
+        assert np.allclose(opacity.affine, ct.affine, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(folder: Path, tmp_path: Path) -> None:
+    done = run_configs(
+        BUNDLE,
+        "train multi_gpu_train",
+        *("--dataset_dir", folder, *SMALL, "--held_out", "['p0-*','p3-*']"),
+        *("--output_dir", tmp_path, "--max_epochs", 1, "--val_interval", 1),
+        cwd=tmp_path,
+        processes=2,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "model.pt").is_file()
+
+
+@pytest.mark.parametrize("configs", ["train", "train classify", "train evaluate", "inference"])
+def test_an_empty_folder_is_named_in_one_line(configs: str, tmp_path: Path) -> None:
+    done = run_configs(BUNDLE, configs, "--dataset_dir", tmp_path, cwd=tmp_path)
+    assert done.returncode != 0
+    assert str(tmp_path) in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_diagnosis_is_named(tmp_path: Path) -> None:
+    for suffix in ("_ct", "_opacity_seg"):
+        (tmp_path / f"a{suffix}.nii.gz").touch()
+    (tmp_path / "diagnoses.csv").write_text("name,diagnosis\na,asthma\n")
+    with pytest.raises(SystemExit, match="asthma"):
+        package.find_studies(tmp_path)
