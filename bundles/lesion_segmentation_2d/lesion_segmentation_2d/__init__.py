@@ -1,7 +1,8 @@
-"""Python of the variants cascade and threshold; the bundle itself is configs only."""
+"""Python of the bundle: the second look, and the variants cascade and threshold."""
 
+from .averaging import SecondLook
 from .grid_search import GridSearch
 from .lungs import FindLungMaskd
 from .threshold import ThresholdBaseline
 
-__all__ = ["FindLungMaskd", "GridSearch", "ThresholdBaseline"]
+__all__ = ["FindLungMaskd", "GridSearch", "SecondLook", "ThresholdBaseline"]
