@@ -81,7 +81,10 @@ def test_other_files_and_series_do_not_disturb(study: Path, covid_phantom: Phant
             dataset.save_as(study / name / file.name)
     volume = _read(study)
     _assert_is_phantom(volume, covid_phantom)
-    assert volume.notes == ("5 localizer images were left out",)
+    assert volume.notes == (
+        "5 localizer images were left out",
+        "1 files of the study are damaged and were left out",
+    )
 
 
 def test_thin_slices_are_preferred_and_it_is_said(study: Path, covid_phantom: Phantom) -> None:
@@ -181,12 +184,13 @@ def test_no_ct(study: Path) -> None:
         find_series(study)
 
 
-def test_multi_frame_ct_is_refused_by_name(study: Path) -> None:
+def test_a_multi_frame_ct_without_frames_is_refused_by_name(study: Path) -> None:
     def to_enhanced(_: int, dataset: Dataset) -> None:
         dataset.SOPClassUID = EnhancedCTImageStorage
 
     _edit(study, to_enhanced)
-    with pytest.raises(NoSeriesError, match=r"CT0001\.dcm is a multi-frame CT; convert it"):
+    reason = r"CT0001\.dcm is a multi-frame CT without usable frames;.* and 24 more"
+    with pytest.raises(NoSeriesError, match=reason):
         find_series(study)
 
 

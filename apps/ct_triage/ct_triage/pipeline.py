@@ -17,6 +17,7 @@ from ct_triage.reading import read_volume
 from ct_triage.report import build_report
 from ct_triage.result_json import build_result
 from ct_triage.results import write_results
+from ct_triage.review import review_lungs
 from ct_triage.seg import build_seg
 from ct_triage.series import Series, find_series
 from ct_triage.severity import BoolMask, Findings, Segments, assess_severity
@@ -66,6 +67,7 @@ class Pipeline:
             "series": self._find_series,
             "volume": read_volume,
             "lungs": self._segment_lungs,
+            "reviewed": self._review,
             "segments": self._segment_lesions,
             "findings": self._assess_severity,
             "seg": self._build_seg,
@@ -92,6 +94,9 @@ class Pipeline:
     def _segment_lungs(self, volume: Volume, networks: Networks) -> tuple[BoolMask, BoolMask]:
         return segment_lungs(volume, networks.lung)
 
+    def _review(self, volume: Volume, lungs: tuple[BoolMask, BoolMask]) -> Volume:
+        return review_lungs(volume, *lungs)
+
     def _segment_lesions(
         self, volume: Volume, networks: Networks, lungs: tuple[BoolMask, BoolMask]
     ) -> Segments:
@@ -107,23 +112,23 @@ class Pipeline:
 
     def _build_report(
         self,
-        volume: Volume,
+        reviewed: Volume,
         segments: Segments,
         seg: Segmentation,
         findings: Findings,
         networks: Networks,
     ) -> Dataset:
-        return build_report(volume, segments, seg, findings, networks.identities)
+        return build_report(reviewed, segments, seg, findings, networks.identities)
 
     def _write_results(
         self,
-        volume: Volume,
+        reviewed: Volume,
         seg: Dataset,
         report: Dataset,
         findings: Findings,
         networks: Networks,
     ) -> tuple[Path, ...]:
-        result = build_result(volume, seg, report, findings, networks.identities)
+        result = build_result(reviewed, seg, report, findings, networks.identities)
         return write_results(self.output, seg, report, result)
 
 

@@ -27,7 +27,7 @@ _NAMESPACE = uuid.UUID("5b4c6f0e-8a53-4c0e-9d0b-6d2f1f2f7a10")
 _UNKNOWN_MOMENT = datetime(1900, 1, 1)
 _LARGEST_SOURCE_SERIES_NUMBER = 10_000_000
 # What highdicom reads of a source image, besides its place in the patient.
-_COPIED_KEYWORDS = (
+COPIED_KEYWORDS = (
     "SOPClassUID",
     "SOPInstanceUID",
     "StudyInstanceUID",
@@ -140,6 +140,11 @@ def source_images(volume: Volume) -> list[Dataset]:
     Real headers may lack, misspell or jitter what highdicom asks of them. Here the orientation is
     the volume's, thickness and spacing are always given, UIDs are as in the source whether they
     are valid or not, and patient and study are left to :func:`finish`.
+
+    Returns
+    -------
+    list of Dataset
+        One per slice; of a multi-frame source a single one, with its frames in slice order.
     """
     _, row_mm, column_mm = volume.spacing_mm
     # Along the slice normal, which on a tilted stack is less than from origin to origin.
@@ -148,7 +153,7 @@ def source_images(volume: Volume) -> list[Dataset]:
     images = []
     for header in volume.headers:
         image = Dataset()
-        for keyword in _COPIED_KEYWORDS:
+        for keyword in COPIED_KEYWORDS:
             if keyword in header:
                 image[keyword] = header[keyword]
         for keyword in _IDENTIFYING_KEYWORDS:
@@ -157,7 +162,27 @@ def source_images(volume: Volume) -> list[Dataset]:
         image.SliceThickness = header.get("SliceThickness") or slice_spacing_mm
         image.SpacingBetweenSlices = slice_spacing_mm
         images.append(image)
-    return images
+    return [_multi_frame(images)] if volume.frames else images
+
+
+def _multi_frame(slices: Sequence[Dataset]) -> Dataset:
+    """Describe the slices as frames of the one instance that they come from."""
+    image = slices[0].copy()
+    image.NumberOfFrames = len(slices)
+    shared, measures, orientation = Dataset(), Dataset(), Dataset()
+    for keyword in ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"):
+        measures[keyword] = image[keyword]
+    orientation.ImageOrientationPatient = image.ImageOrientationPatient
+    shared.PixelMeasuresSequence = [measures]
+    shared.PlaneOrientationSequence = [orientation]
+    image.SharedFunctionalGroupsSequence = [shared]
+    image.PerFrameFunctionalGroupsSequence = []
+    for one in slices:
+        frame, position = Dataset(), Dataset()
+        position.ImagePositionPatient = one.ImagePositionPatient
+        frame.PlanePositionSequence = [position]
+        image.PerFrameFunctionalGroupsSequence.append(frame)
+    return image
 
 
 def finish(instance: SOPClass, volume: Volume) -> None:

@@ -89,7 +89,8 @@ def build_report(
         observation_context=_observation_context(models),
         procedure_reported=codes.CT_PROCEDURE,
         title=dicom_codes.cid7021.ImagingMeasurementReport,
-        referenced_images=[images[index] for index in _key_slices(segments)],
+        # A multi-frame source is one image.
+        referenced_images=[images[i] for i in _key_slices(segments)] if images[1:] else images,
         imaging_measurements=[
             _group(seg, RIGHT_LUNG, lung_model, _measure(findings.right_lung, _LUNG_MEASUREMENTS)),
             _group(seg, LEFT_LUNG, lung_model, _measure(findings.left_lung, _LUNG_MEASUREMENTS)),

@@ -120,9 +120,19 @@ def build_seg(volume: Volume, segments: Segments, models: Sequence[ModelIdentity
     # In place of highdicom's random Dimension Organization UID (PS3.3 C.7.6.17).
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = uid("SEG dimensions")
+    if volume.frames:
+        _refer_to_frames(seg, volume.frames)
     seg.BodyPartExamined = "CHEST"
     provenance.finish(seg, volume)
     return seg
+
+
+def _refer_to_frames(seg: Segmentation, frames: tuple[int, ...]) -> None:
+    """Turn references to slices of the volume into references to frames of its source."""
+    for groups in seg.PerFrameFunctionalGroupsSequence:
+        for derivation in groups.DerivationImageSequence:
+            for source in derivation.SourceImageSequence:
+                source.ReferencedFrameNumber = frames[source.ReferencedFrameNumber - 1] + 1
 
 
 def _describe(

@@ -1,18 +1,16 @@
 """Find the chest CT series in a folder of any nesting and mixture."""
 
 import logging
-import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import dcmread
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -20,6 +18,10 @@ from pydicom.uid import (
 )
 
 from ct_triage.errors import NoSeriesError
+from ct_triage.limits import MAX_MATRIX, MAX_SLICES, MAX_VOXELS
+from ct_triage.multiframe import frame_headers
+from ct_triage.scanning import scan_folder, text_of, values_of
+from ct_triage.stacks import Image, Stack, divide, slice_normal
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ MIN_SLICES = 10
 MIN_COVERAGE_MM = 100.0
 # Within a third of a turn of the patient's long axis a slice still shows both lungs.
 MIN_AXIAL_COSINE = 0.8
+# Enough to see what is wrong with a folder, in one line that still fits a log.
+MAX_REASONS = 8
 # How many numbers each attribute must have to place a slice in the patient.
 GEOMETRY = {
     "ImagePositionPatient": 3,
@@ -36,8 +40,12 @@ GEOMETRY = {
     "Rows": 1,
     "Columns": 1,
 }
+# Direction cosines are written with a few decimals.
+MAX_COSINE_ERROR = 0.01
 CHEST_WORDS = re.compile(r"chest|thor|lung|pulmo|covid|грудн|легк", re.IGNORECASE)
-OTHER_BODY_WORDS = re.compile(r"head|brain|skull|neck|spine|pelvis|leg|knee|foot", re.IGNORECASE)
+OTHER_BODY_WORDS = re.compile(
+    r"head|brain|skull|neck|spine|pelvis|\bleg|knee|foot|sinus|orbit", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +62,20 @@ class Series:
         The instances without pixel data, parallel to ``files``.
     notes : tuple of str
         What was left out, for the report.
+    frames : tuple of int
+        Number of each instance's frame in its file, from 0; empty for single-frame files.
     """
 
     uid: str
     files: tuple[Path, ...]
     headers: tuple[Dataset, ...]
     notes: tuple[str, ...] = ()
+    frames: tuple[int, ...] = ()
 
     @property
     def slice_normal(self) -> npt.NDArray[np.float64]:
         """Unit vector along which the first instance's slices are stacked, in LPS."""
-        orientation = np.asarray(self.headers[0].ImageOrientationPatient, dtype=float)
-        return np.cross(orientation[:3], orientation[3:])
+        return slice_normal(self.headers[0])
 
     @property
     def coverage_mm(self) -> float:
@@ -76,11 +86,14 @@ class Series:
     @property
     def label(self) -> str:
         """A name for messages that holds no patient data: the number and the UID."""
-        return f"series {self.headers[0].get('SeriesNumber', '?')} ({self.uid})"
+        number = text_of(self.headers[0], "SeriesNumber")
+        return f"series {number if number.isdecimal() else '?'} ({self.uid})"
 
 
 def find_series(folder: Path) -> Series:
     """Return the series of a folder that suits the models best.
+
+    A series that holds several stacks (phases, kernels, a scout) counts as several.
 
     Parameters
     ----------
@@ -91,113 +104,201 @@ def find_series(folder: Path) -> Series:
     Raises
     ------
     NoSeriesError
-        If no series can be used; the message gives the reason for each CT series found.
+        If no series can be used; the message gives the reason for each CT series found. Also if
+        the images are of more than one patient.
     """
-    instances: dict[str, dict[str, tuple[Path, Dataset]]] = defaultdict(dict)
-    n_dicom = 0
-    refusals = []
-    for file in _files_below(folder):
-        header = _read_header(file)
-        if header is None:
-            continue
-        n_dicom += 1
-        if header.get("SOPClassUID") == CTImageStorage:
-            uid = str(header.get("SeriesInstanceUID", ""))
-            instances[uid].setdefault(str(header.get("SOPInstanceUID", "")), (file, header))
-        elif header.get("SOPClassUID") in MULTI_FRAME_CT:
-            refusals.append(f"{file.name} is a multi-frame CT; convert it to single-frame images")
-    if not n_dicom:
+    scan = scan_folder(folder)
+    if not scan.instances:
         raise NoSeriesError(f"{folder}: no DICOM files here; give the folder of a CT study")
-    if not instances and not refusals:
+    images: dict[str, list[Image]] = defaultdict(list)
+    refusals = []
+    for file, header in scan.instances:
+        storage = text_of(header, "SOPClassUID")
+        uid = text_of(header, "SeriesInstanceUID")
+        if storage == CTImageStorage:
+            images[uid].append(Image(file, header))
+        elif storage in MULTI_FRAME_CT:
+            try:
+                frames = frame_headers(header)
+            except Exception as error:  # functional groups of any shape
+                logger.debug("%s: %s", file.name, type(error).__name__)
+                refusals.append(f"{file.name} is a multi-frame CT without usable frames")
+                continue
+            # Each instance is a series of its own: a report refers to frames of one.
+            key = f"{uid} {text_of(header, 'SOPInstanceUID')}"
+            images[key] = [Image(file, frame, number) for number, frame in enumerate(frames)]
+    if not images and not refusals:
         raise NoSeriesError(
-            f"{folder}: none of the {n_dicom} DICOM files is a CT image; give the folder of a CT"
-            " study"
+            f"{folder}: none of the {len(scan.instances)} DICOM files is a CT image; give the"
+            " folder of a CT study"
         )
+    _require_one_patient(folder, [image.header for group in images.values() for image in group])
 
     usable = []
-    for uid, by_instance in sorted(instances.items()):
-        series, refusal = _as_series(uid, list(by_instance.values()))
-        if refusal:
-            refusals.append(refusal)
-        else:
-            usable.append(series)
+    for key, group in sorted(images.items()):
+        candidates, refusal = _candidates(key.split(" ")[0], group)
+        usable += candidates
+        refusals += refusal
     if not usable:
-        raise NoSeriesError(f"{folder}: no usable chest CT series: {'; '.join(refusals)}")
+        reasons = "; ".join(refusals[:MAX_REASONS])
+        if len(refusals) > MAX_REASONS:
+            reasons += f"; and {len(refusals) - MAX_REASONS} more"
+        raise NoSeriesError(f"{folder}: no usable chest CT series: {reasons}")
     usable.sort(key=_preference, reverse=True)
     chosen = usable[0]
+    notes = list(chosen.notes)
     if len(usable) > 1:
-        note = f"{chosen.label} was chosen among {len(usable)} usable CT series"
-        chosen = Series(chosen.uid, chosen.files, chosen.headers, (*chosen.notes, note))
-    return chosen
+        notes.append(f"{chosen.label} was chosen among {len(usable)} usable CT series")
+    if scan.n_unreadable:
+        notes.append(f"{scan.n_unreadable} files of the study are damaged and were left out")
+    return replace(chosen, notes=tuple(notes))
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(parent, name) for name in sorted(names) if name != "DICOMDIR")
+def _require_one_patient(folder: Path, headers: list[Dataset]) -> None:
+    """Refuse a folder from which the report could go to the wrong patient."""
+    ids = {text_of(header, "PatientID") for header in headers}
+    if ids == {""}:
+        ids = {text_of(h, "PatientName") + text_of(h, "PatientBirthDate") for h in headers}
+    if len(ids) > 1:
+        raise NoSeriesError(
+            f"{folder}: the CT images are of {len(ids)} patients; give one patient's study"
+        )
 
 
-def _read_header(file: Path) -> Dataset | None:
-    """Read a file's attributes up to the pixels; None where it is no DICOM image."""
-    try:
-        with file.open("rb") as stream:
-            start = stream.read(132)
-        # Without the preamble a data set starts with its first tag: group 0002 or 0008.
-        bare = start[:2] in (b"\x02\x00", b"\x08\x00")
-        if start[128:] != b"DICM" and not bare:
-            return None
-        header = dcmread(file, stop_before_pixels=True, force=bare)
-        return header if "SOPClassUID" in header else None
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
-        logger.warning("%s: skipped, it cannot be read (%s)", file, type(error).__name__)
-        return None
-
-
-def _as_series(uid: str, instances: list[tuple[Path, Dataset]]) -> tuple[Series, str]:
-    """Drop what is no slice, and say why the rest cannot be used, or ''."""
-    slices = [(f, h) for f, h in instances if "LOCALIZER" not in h.get("ImageType", [])]
-    placed = [(f, h) for f, h in slices if _has_geometry(h)]
+def _candidates(uid: str, images: list[Image]) -> tuple[list[Series], list[str]]:
+    """Drop what is no slice, divide the rest into stacks, and say which cannot be used."""
+    name = f"series {uid or 'without a UID'}"
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        n_without = sum(not text_of(image.header, keyword) for image in images)
+        if n_without:
+            return [], [f"{name} has {n_without} images without a {keyword}"]
+    images, n_conflicts = _without_copies(images)
+    if n_conflicts:
+        return [], [f"{name} has {n_conflicts} SOP Instance UIDs that stand for several images"]
+    slices = [i for i in images if "LOCALIZER" not in values_of(i.header, "ImageType")]
+    placed = [image for image in slices if _has_geometry(image.header)]
     notes = []
-    if len(slices) < len(instances):
-        notes.append(f"{len(instances) - len(slices)} localizer images were left out")
+    if len(slices) < len(images):
+        notes.append(f"{len(images) - len(slices)} localizer images were left out")
     if len(placed) < len(slices):
         notes.append(
             f"{len(slices) - len(placed)} images without a readable position were left out"
         )
-    series = Series(uid, tuple(f for f, _ in placed), tuple(h for _, h in placed), tuple(notes))
+    n_repaired = sum(_repair_geometry(image.header) for image in placed)
+    if n_repaired:
+        notes.append(f"{n_repaired} images have geometry of the wrong value representation")
     if len(placed) < MIN_SLICES:
-        return series, (
-            f"series {uid} has {len(placed)} slices with a position, at least {MIN_SLICES} are"
-            " needed"
-        )
+        return [], [
+            f"{name} has {len(placed)} slices with a position, at least {MIN_SLICES} are needed"
+        ]
+    usable, refusals = [], []
+    for stack in divide(placed):
+        series = _as_series(uid, stack, notes)
+        refusal = _refusal(series)
+        if refusal:
+            refusals.append(refusal)
+        else:
+            usable.append(series)
+    return usable, refusals
+
+
+def _without_copies(images: list[Image]) -> tuple[list[Image], int]:
+    """Keep one of each instance, and count UIDs that different images share."""
+    kept: dict[tuple[str, int | None], Image] = {}
+    conflicts = set()
+    for image in images:
+        uid = text_of(image.header, "SOPInstanceUID")
+        known = kept.setdefault((uid, image.frame), image)
+        keywords = ("ImagePositionPatient", "InstanceNumber", "Rows", "Columns")
+        if any(values_of(known.header, k) != values_of(image.header, k) for k in keywords):
+            conflicts.add(uid)
+    return list(kept.values()), len(conflicts)
+
+
+def _as_series(uid: str, stack: Stack, notes: list[str]) -> Series:
+    return Series(
+        uid,
+        tuple(image.file for image in stack.images),
+        tuple(image.header for image in stack.images),
+        (*notes, *stack.notes),
+        tuple(image.frame for image in stack.images if image.frame is not None),
+    )
+
+
+def _refusal(series: Series) -> str:
+    """Why a series cannot be used, or ''."""
+    first = series.headers[0]
+    n_slices = len(series.headers)
+    if n_slices < MIN_SLICES:
+        return f"{series.label} has {n_slices} parallel slices, at least {MIN_SLICES} are needed"
     if abs(series.slice_normal[2]) < MIN_AXIAL_COSINE:
-        return series, f"{series.label} is not axial"
+        return f"{series.label} is not axial"
     if series.coverage_mm < MIN_COVERAGE_MM:
-        return series, (
+        return (
             f"{series.label} covers {series.coverage_mm:.0f} mm, at least {MIN_COVERAGE_MM:.0f} mm"
             " are needed"
         )
-    return series, ""
+    if _region(series) < 0:
+        return f"{series.label} is of another part of the body than the chest by its description"
+    largest = max(max(h.Rows, h.Columns) for h in series.headers)
+    if (
+        largest > MAX_MATRIX
+        or n_slices > MAX_SLICES
+        or n_slices * first.Rows * first.Columns > MAX_VOXELS
+    ):
+        return (
+            f"{series.label} has {n_slices} slices of up to {largest} pixels a side, more than any"
+            " chest CT"
+        )
+    return ""
 
 
 def _has_geometry(header: Dataset) -> bool:
+    """Whether an image can be placed: numbers of the right count, and sane ones."""
     try:
-        return all(
-            np.asarray(header[keyword].value, dtype=float).size == count
-            for keyword, count in GEOMETRY.items()
-        )
-    except (KeyError, TypeError, ValueError):
+        numbers = {k: _numbers(header, k) for k in GEOMETRY}
+    except Exception:  # values are converted on access, and raise whatever the converter meets
         return False
+    if any(numbers[k].size != n or not np.isfinite(numbers[k]).all() for k, n in GEOMETRY.items()):
+        return False
+    across, down = numbers["ImageOrientationPatient"].reshape(2, 3)
+    products = np.array([across @ across - 1, down @ down - 1, across @ down])
+    sizes = [*numbers["PixelSpacing"], *numbers["Rows"], *numbers["Columns"]]
+    return bool(np.abs(products).max() < MAX_COSINE_ERROR and min(sizes) > 0)
+
+
+def _numbers(header: Dataset, keyword: str) -> npt.NDArray[np.float64]:
+    value = header[keyword].value
+    return np.asarray(value.split("\\") if isinstance(value, str) else value, dtype=float).ravel()
+
+
+def _repair_geometry(header: Dataset) -> bool:
+    """Give geometry of a wrong value representation the right one; tell whether it had to."""
+    wrong = [k for k in GEOMETRY if dictionary_VR(k) != header[k].VR]
+    for keyword in wrong:
+        vr = dictionary_VR(keyword)
+        numbers = _numbers(header, keyword).tolist()
+        value = int(numbers[0]) if vr == "US" else [f"{number:.10g}" for number in numbers]
+        header[keyword] = DataElement(header[keyword].tag, vr, value)
+    return bool(wrong)
+
+
+def _region(series: Series) -> int:
+    """1 for a chest by its description, -1 for another part of the body alone, else 0."""
+    keywords = ("BodyPartExamined", "SeriesDescription", "ProtocolName", "StudyDescription")
+    words = " ".join(text_of(series.headers[0], keyword) for keyword in keywords)
+    if CHEST_WORDS.search(words):
+        return 1
+    return -1 if OTHER_BODY_WORDS.search(words) else 0
 
 
 def _preference(series: Series) -> tuple[float, ...]:
     """Sort key: chest before other regions, original, full coverage, then thin slices."""
-    first = series.headers[0]
-    words = " ".join(
-        str(first.get(word, ""))
-        for word in ("BodyPartExamined", "SeriesDescription", "ProtocolName", "StudyDescription")
-    )
-    region = bool(CHEST_WORDS.search(words)) - bool(OTHER_BODY_WORDS.search(words))
-    original = "ORIGINAL" in first.get("ImageType", [])
+    original = "ORIGINAL" in values_of(series.headers[0], "ImageType")
     # Coverage counts in steps, so that one slice more does not outweigh the slice thickness.
-    return (region, original, round(series.coverage_mm / 50), len(series.files))
+    return (
+        _region(series),
+        original,
+        round(series.coverage_mm / 50),
+        len(series.files),
+    )
