@@ -4,8 +4,6 @@ PS3.3 A.38 and A.70 keep what differs between slices in functional groups (C.7.6
 under the keywords of the CT Image IOD, a frame is read by the same code as a file.
 """
 
-from copy import copy
-
 from pydicom.dataset import Dataset
 
 from ct_triage.limits import MAX_SLICES
@@ -54,8 +52,9 @@ def frame_headers(header: Dataset) -> list[Dataset]:
     per_frame = value_of(header, "PerFrameFunctionalGroupsSequence", [])
     if len(per_frame) != n_frames:
         raise ValueError(f"{n_frames} frames with {len(per_frame)} functional groups")
-    common = copy(header)
     shared = value_of(header, "SharedFunctionalGroupsSequence", [])
+    # A slice is a data set of its own; a copy would share its elements.
+    common = header[:]
     for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         if keyword in common:
             del common[keyword]
@@ -63,7 +62,7 @@ def frame_headers(header: Dataset) -> list[Dataset]:
         _lay_flat(groups, common)
     headers = []
     for groups in per_frame:
-        frame = copy(common)
+        frame = common[:]
         _lay_flat(groups, frame)
         headers.append(frame)
     return headers

@@ -16,7 +16,13 @@ from ct_triage.provenance import ModelIdentity
 from ct_triage.reading import read_volume
 from ct_triage.report import build_report
 from ct_triage.result_json import build_result
-from ct_triage.results import write_results
+from ct_triage.results import (
+    REPORT_FILE,
+    RESULT_FILE,
+    SEG_FILE,
+    require_free,
+    write_results,
+)
 from ct_triage.review import review_lungs
 from ct_triage.seg import build_seg
 from ct_triage.series import Series, find_series
@@ -83,6 +89,8 @@ class Pipeline:
         return results
 
     def _load_networks(self) -> Networks:
+        # Before minutes of work that nobody could keep.
+        require_free(self.output)
         return Networks(
             SliceNetwork.load(self.models / LUNG_BUNDLE),
             SliceNetwork.load(self.models / LESION_BUNDLE),
@@ -129,7 +137,8 @@ class Pipeline:
         networks: Networks,
     ) -> tuple[Path, ...]:
         result = build_result(reviewed, seg, report, findings, networks.identities)
-        return write_results(self.output, seg, report, result)
+        results: dict[str, Any] = {SEG_FILE: seg, REPORT_FILE: report, RESULT_FILE: result}
+        return write_results(self.output, results)
 
 
 def parameters_of(step: Callable[..., Any]) -> tuple[str, ...]:

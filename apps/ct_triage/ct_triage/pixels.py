@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import gdcm
 import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
@@ -13,7 +14,11 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import iter_pixels
 from pydicom.uid import (
     UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
+    JPEGExtended12Bit,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
 )
@@ -65,7 +70,11 @@ def decode_file(file: Path, rows: int, columns: int) -> Slice:
         _require_shape(dataset, rows, columns)
         if value_of(dataset, "NumberOfFrames", 1) != 1:
             raise ValueError("several frames in a single-frame object")
-        return to_hu(dataset.pixel_array, dataset, dataset)
+        if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit:
+            stored = _decode_extended(file, rows, columns)
+        else:
+            stored = dataset.pixel_array
+        return to_hu(stored, dataset, dataset)
     except BrokenSeriesError:
         raise
     except Exception as error:  # decoders raise whatever their libraries do
@@ -222,7 +231,24 @@ def codestream_shape(stream: bytes) -> tuple[int, int] | None:
 
 def _read(file: Path) -> Dataset:
     require_bounded_inflation(file)
-    return dcmread(file, force=True)
+    dataset = dcmread(file, force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        # A bare data set is never compressed; the parser has seen which of these it is.
+        implicit, little = dataset.original_encoding
+        native = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else native
+    return dataset
+
+
+def _decode_extended(file: Path, rows: int, columns: int) -> npt.NDArray[np.uint16]:
+    """Decode 12-bit lossy JPEG, which pydicom leaves to nobody, with GDCM itself."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(file))
+    if not reader.Read():
+        raise ValueError("GDCM cannot read it")
+    # GDCM hands out bytes as text.
+    content = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
+    return np.frombuffer(content, "<u2").reshape(rows, columns)
 
 
 def _undecodable(file: Path, error: Exception) -> BrokenSeriesError:

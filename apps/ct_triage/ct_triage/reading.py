@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 
 import numpy as np
 import numpy.typing as npt
@@ -162,7 +161,8 @@ def _without_unreadable(headers: list[Dataset], notes: list[str]) -> list[Datase
         keywords = header.dir() if index == 0 else COPIED_KEYWORDS
         unreadable = [k for k in keywords if k in header and not _is_readable(header, k)]
         if unreadable:
-            header = headers[index] = copy(header)
+            # A slice is a data set of its own; a copy would share its elements.
+            header = headers[index] = header[:]
             for keyword in unreadable:
                 del header[keyword]
             damaged.update(unreadable)
@@ -196,7 +196,7 @@ def _with_frame_of_reference(
     uid = next(filter(None, uids), derived)
     if uid != derived:
         notes[-1] = "some slices have no Frame of Reference UID; that of the others was taken"
-    changed = [copy(header) for header in headers]
+    changed = [header[:] for header in headers]
     for header in changed:
         header.FrameOfReferenceUID = uid
     return changed

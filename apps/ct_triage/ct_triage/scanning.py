@@ -12,7 +12,7 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from ct_triage.limits import MAX_INFLATED_BYTES
 
@@ -81,7 +81,12 @@ def read_header(file: Path) -> Dataset | None:
         return None
     require_bounded_inflation(file)
     header = dcmread(file, stop_before_pixels=True, force=bare, defer_size=_DEFER_BYTES)
-    return header if "SOPClassUID" in header else None
+    if "SOPClassUID" in header:
+        return header
+    directory = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    if has_preamble and not directory:
+        raise ValueError("no SOP Class UID")
+    return None
 
 
 def require_bounded_inflation(file: Path) -> None:

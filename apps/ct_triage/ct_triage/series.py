@@ -20,7 +20,7 @@ from pydicom.uid import (
 from ct_triage.errors import NoSeriesError
 from ct_triage.limits import MAX_MATRIX, MAX_SLICES, MAX_VOXELS
 from ct_triage.multiframe import frame_headers
-from ct_triage.scanning import scan_folder, text_of, values_of
+from ct_triage.scanning import Scan, scan_folder, text_of, values_of
 from ct_triage.stacks import Image, Stack, divide, slice_normal
 
 logger = logging.getLogger(__name__)
@@ -107,57 +107,75 @@ def find_series(folder: Path) -> Series:
         If no series can be used; the message gives the reason for each CT series found. Also if
         the images are of more than one patient.
     """
+    usable, _ = find_every_series(folder)
+    chosen = usable[0]
+    if len(usable) > 1:
+        note = f"{chosen.label} was chosen among {len(usable)} usable CT series"
+        chosen = replace(chosen, notes=(*chosen.notes, note))
+    return chosen
+
+
+def find_every_series(folder: Path) -> tuple[tuple[Series, ...], tuple[str, ...]]:
+    """Return every series of a folder that can be used, best first, and why others cannot.
+
+    The parameters and errors are those of :func:`find_series`.
+    """
     scan = scan_folder(folder)
     if not scan.instances:
         raise NoSeriesError(f"{folder}: no DICOM files here; give the folder of a CT study")
-    images: dict[str, list[Image]] = defaultdict(list)
-    refusals = []
-    for file, header in scan.instances:
-        storage = text_of(header, "SOPClassUID")
-        uid = text_of(header, "SeriesInstanceUID")
-        if storage == CTImageStorage:
-            images[uid].append(Image(file, header))
-        elif storage in MULTI_FRAME_CT:
-            try:
-                frames = frame_headers(header)
-            except Exception as error:  # functional groups of any shape
-                logger.debug("%s: %s", file.name, type(error).__name__)
-                refusals.append(f"{file.name} is a multi-frame CT without usable frames")
-                continue
-            # Each instance is a series of its own: a report refers to frames of one.
-            key = f"{uid} {text_of(header, 'SOPInstanceUID')}"
-            images[key] = [Image(file, frame, number) for number, frame in enumerate(frames)]
-    if not images and not refusals:
+    images, unusable = _ct_images(scan)
+    if not images and not unusable:
         raise NoSeriesError(
             f"{folder}: none of the {len(scan.instances)} DICOM files is a CT image; give the"
             " folder of a CT study"
         )
     _require_one_patient(folder, [image.header for group in images.values() for image in group])
-
-    usable = []
-    for key, group in sorted(images.items()):
-        candidates, refusal = _candidates(key.split(" ")[0], group)
-        usable += candidates
-        refusals += refusal
+    damaged = f"{scan.n_unreadable} files of the study are damaged and were left out"
+    notes = (damaged,) if scan.n_unreadable else ()
+    usable, refusals = [], list(unusable)
+    for (uid, _), group in sorted(images.items()):
+        candidates, unusable = _candidates(uid, group)
+        usable += [replace(series, notes=(*series.notes, *notes)) for series in candidates]
+        refusals += unusable
     if not usable:
         reasons = "; ".join(refusals[:MAX_REASONS])
         if len(refusals) > MAX_REASONS:
             reasons += f"; and {len(refusals) - MAX_REASONS} more"
         raise NoSeriesError(f"{folder}: no usable chest CT series: {reasons}")
     usable.sort(key=_preference, reverse=True)
-    chosen = usable[0]
-    notes = list(chosen.notes)
-    if len(usable) > 1:
-        notes.append(f"{chosen.label} was chosen among {len(usable)} usable CT series")
-    if scan.n_unreadable:
-        notes.append(f"{scan.n_unreadable} files of the study are damaged and were left out")
-    return replace(chosen, notes=tuple(notes))
+    return tuple(usable), tuple(refusals)
+
+
+def _ct_images(scan: Scan) -> tuple[dict[tuple[str, str], list[Image]], list[str]]:
+    """Collect slices by Series Instance UID, and say which multi-frame files have none.
+
+    Each multi-frame instance is a series of its own, told apart by the second part of the key: a
+    segmentation refers to the frames of one.
+    """
+    images: dict[tuple[str, str], list[Image]] = defaultdict(list)
+    unusable = []
+    for file, header in scan.instances:
+        storage = text_of(header, "SOPClassUID")
+        uid = text_of(header, "SeriesInstanceUID")
+        if storage == CTImageStorage:
+            images[uid, ""].append(Image(file, header))
+        elif storage in MULTI_FRAME_CT:
+            try:
+                frames = frame_headers(header)
+            except Exception as error:  # functional groups of any shape
+                logger.debug("%s: %s", file.name, type(error).__name__)
+                unusable.append(f"{file.name} is a multi-frame CT without usable frames")
+                continue
+            images[uid, text_of(header, "SOPInstanceUID")] = [
+                Image(file, frame, number) for number, frame in enumerate(frames)
+            ]
+    return images, unusable
 
 
 def _require_one_patient(folder: Path, headers: list[Dataset]) -> None:
     """Refuse a folder from which the report could go to the wrong patient."""
-    ids = {text_of(header, "PatientID") for header in headers}
-    if ids == {""}:
+    ids = {text_of(header, "PatientID") for header in headers} - {""}
+    if not ids:
         ids = {text_of(h, "PatientName") + text_of(h, "PatientBirthDate") for h in headers}
     if len(ids) > 1:
         raise NoSeriesError(

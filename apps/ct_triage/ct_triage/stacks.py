@@ -150,8 +150,9 @@ def _is_division(parts: list[list[Image]]) -> bool:
         return False
     if any(_has_duplicates(part) for part in parts):
         return False
-    lengths_mm = [np.ptp(_along_normal(part)) for part in parts]
-    return bool(min(lengths_mm) >= MIN_SHARED_COVERAGE * max(lengths_mm))
+    places_mm = [_along_normal(part) for part in parts]
+    whole_mm = np.ptp(np.concatenate(places_mm))
+    return all(np.ptp(part) >= MIN_SHARED_COVERAGE * whole_mm for part in places_mm)
 
 
 def _has_duplicates(images: Sequence[Image]) -> bool:
