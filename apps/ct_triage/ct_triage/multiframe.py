@@ -4,6 +4,7 @@ PS3.3 A.38 and A.70 keep what differs between slices in functional groups (C.7.6
 under the keywords of the CT Image IOD, a frame is read by the same code as a file.
 """
 
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 
 from ct_triage.limits import MAX_SLICES
@@ -74,4 +75,5 @@ def _lay_flat(groups: Dataset, header: Dataset) -> None:
             for source, target in keywords.items():
                 value = value_of(item, source)
                 if value is not None:
-                    setattr(header, target, value)
+                    # A new element: the one that is there may belong to other frames too.
+                    header.add_new(target, dictionary_VR(target), value)

@@ -198,7 +198,7 @@ def _with_frame_of_reference(
         notes[-1] = "some slices have no Frame of Reference UID; that of the others was taken"
     changed = [header[:] for header in headers]
     for header in changed:
-        header.FrameOfReferenceUID = uid
+        header.add_new("FrameOfReferenceUID", "UI", uid)
     return changed
 
 
