@@ -1,7 +1,6 @@
 # make demo [STUDY=folder]   set up, run the application, print the findings
 # make test                  set up, run the tests (test-slow: the ones that take minutes)
 # make fuzz [INPUTS=10000]   damaged files and configurations against the readers
-# make bench                 stages, peers and this machine's limits, into docs/benchmarks
 # make audit                 licences, and known vulnerabilities where an index is reachable
 # make lint                  formatting, lint, types
 # make train BUNDLE=name     train a bundle again from the collections in SHARED_DATA
@@ -22,7 +21,7 @@ SHARED_DATA ?= ../shared/data
 BUNDLE ?= lung_segmentation
 TRAINING_DATA := $(CURDIR)/build/training_data
 
-.PHONY: demo test test-slow fuzz bench audit lint format train clean
+.PHONY: demo test test-slow fuzz audit lint format train clean
 
 demo: $(READY) $(if $(filter $(PHANTOM),$(STUDY)),$(PHANTOM)/.made)
 	$(PYTHON) apps/ct_triage -i "$(STUDY)" -o "$(OUTPUT)"
@@ -35,9 +34,6 @@ test-slow: $(READY)
 
 fuzz: $(READY)
 	FUZZ_INPUTS=$(INPUTS) $(PYTEST) tests/fuzz
-
-bench: $(READY)
-	$(PYTHON) -m tools.bench --output docs/benchmarks
 
 audit: $(READY)
 	$(PYTHON) -m tools.audit requirements.txt

@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 
 # The project is Apache 2.0: these would bind whoever passes it on.
 _DENIED = re.compile(r"\bA?GPL|Affero|(?<!Lesser )General Public License", re.IGNORECASE)
-_ALLOWED_BESIDE = re.compile(r"LGPL|Lesser|exception|\bOR\b", re.IGNORECASE)
+_ALLOWED_BESIDE = re.compile(r"LGPL|Lesser|exception| OR ")
 
 
 def denied(licence: str) -> bool:
