@@ -44,9 +44,9 @@ def installed_with(requirements: str) -> list[str]:
 def licence_of(name: str) -> str:
     """Licence of an installed package: its expression, else its classifiers, else its text."""
     metadata = distribution(name).metadata
-    expression = metadata.get("License-Expression")
+    expression = metadata.json.get("license_expression")
     if expression:
-        return expression
+        return str(expression)
     classifiers = [
         text.rsplit("::", 1)[1].strip()
         for text in metadata.get_all("Classifier") or []
@@ -54,5 +54,5 @@ def licence_of(name: str) -> str:
     ]
     if classifiers:
         return "; ".join(classifiers)
-    first_line = (metadata.get("License") or "").strip().splitlines()[:1]
+    first_line = str(metadata.json.get("license") or "").strip().splitlines()[:1]
     return first_line[0][:80] if first_line else "not stated"
