@@ -1,5 +1,7 @@
 # make demo [STUDY=folder]   set up, run the application, print the findings
 # make test                  set up, run the tests (test-slow: the ones that take minutes)
+# make fuzz [INPUTS=10000]   damaged files and configurations against the readers
+# make audit                 licences, and known vulnerabilities where an index is reachable
 # make lint                  formatting, lint, types
 # make train BUNDLE=name     train a bundle again from the collections in SHARED_DATA
 
@@ -13,11 +15,13 @@ OUTPUT ?= build/demo/result
 TEST_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(TEST_JOBS)
 
+INPUTS ?= 10000
+
 SHARED_DATA ?= ../shared/data
 BUNDLE ?= lung_segmentation
 TRAINING_DATA := $(CURDIR)/build/training_data
 
-.PHONY: demo test test-slow lint format train clean
+.PHONY: demo test test-slow fuzz audit lint format train clean
 
 demo: $(READY) $(if $(filter $(PHANTOM),$(STUDY)),$(PHANTOM)/.made)
 	$(PYTHON) apps/ct_triage -i "$(STUDY)" -o "$(OUTPUT)"
@@ -27,6 +31,12 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -m slow
+
+fuzz: $(READY)
+	FUZZ_INPUTS=$(INPUTS) $(PYTEST) tests/fuzz
+
+audit: $(READY)
+	$(PYTHON) -m tools.audit requirements.txt
 
 lint: $(READY)
 	.venv/bin/ruff check .

@@ -23,8 +23,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ct_triage.configuration import Configuration
 from ct_triage.errors import TriageError
-from ct_triage.pipeline import LESION_BUNDLE, LUNG_BUNDLE, Pipeline
+from ct_triage.pipeline import Pipeline
 from ct_triage.results import RESULT_FILE, SEG_FILE
 from ct_triage.severity import Involvement
 from tools.evaluate import correlation, segmentation, slices, triage
@@ -199,12 +200,13 @@ def run(arguments: argparse.Namespace) -> Report:
     if arguments.workers < 1:
         raise EvaluationError("--workers must be at least 1")
     output, models = arguments.output.resolve(), arguments.models.resolve()
+    bundles = Configuration().models
     keep_settings(
         output,
         {
             "slices": arguments.slices,
             "matrix": arguments.matrix,
-            "models": {name: _weights(models / name) for name in (LUNG_BUNDLE, LESION_BUNDLE)},
+            "models": {name: _weights(models / name) for name in (bundles.lungs, bundles.lesions)},
         },
     )
     studies = plan(

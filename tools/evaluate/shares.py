@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydicom.config import disable_value_validation
 
 from ct_triage import codes
+from ct_triage.configuration import Configuration
 from tools.evaluate.cases import load_masks, progress, rows_of
 from tools.evaluate.masks import EvaluationError, MaskFile, has_segment
 from tools.evaluate.results import read_result
@@ -132,9 +133,10 @@ def _reported(file: Path) -> Shares:
             groups = content.get_volumetric_roi_measurement_groups()
     except Exception as error:
         raise EvaluationError(f"{file}: cannot be read as a TID 1500 report") from error
+    private = codes.PrivateCodes(Configuration().private_scheme)
     found: dict[str, float] = {}
     for group in groups:
-        for name, key in ((codes.LESION_SHARE, "share"), (codes.SEVERITY_SCORE, "severity")):
+        for name, key in ((private.lesion_share, "share"), (private.severity_score, "severity")):
             for measurement in group.get_measurements(name=name):
                 sides = [str(s.laterality.value) for s in group.finding_sites if s.laterality]
                 found[key if key == "severity" else f"share {sides[0]}"] = measurement.value
@@ -147,5 +149,5 @@ def _reported(file: Path) -> Shares:
     except KeyError:
         raise EvaluationError(
             f"{file}: the report has no lesion share of each lung and severity score "
-            f"(coding scheme {codes.SCHEME})"
+            f"(coding scheme {private.scheme.designator})"
         ) from None
