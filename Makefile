@@ -1,6 +1,9 @@
 # make demo [STUDY=folder]   set up, run the application, print the findings
 # make test                  set up, run the tests (test-slow: the ones that take minutes)
 # make lint                  formatting, lint, types
+# make map [VARIANT=gpu] [BASE_IMAGE=image]
+#                            build the container image (a MONAI Application Package)
+# make map-test              test the image that `make map` built
 # make train BUNDLE=name     train a bundle again from the collections in SHARED_DATA
 
 PYTHON3 ?= $(shell command -v python3.11 || command -v python3)
@@ -13,11 +16,14 @@ OUTPUT ?= build/demo/result
 TEST_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(TEST_JOBS)
 
+VARIANT ?= cpu
+BASE_IMAGE ?=
+
 SHARED_DATA ?= ../shared/data
 BUNDLE ?= lung_segmentation
 TRAINING_DATA := $(CURDIR)/build/training_data
 
-.PHONY: demo test test-slow lint format train clean
+.PHONY: demo test test-slow lint format map map-test train clean
 
 demo: $(READY) $(if $(filter $(PHANTOM),$(STUDY)),$(PHANTOM)/.made)
 	$(PYTHON) apps/ct_triage -i "$(STUDY)" -o "$(OUTPUT)"
@@ -36,6 +42,12 @@ lint: $(READY)
 format: $(READY)
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+map: $(READY)
+	$(PYTHON) -m tools.map --variant $(VARIANT) $(if $(BASE_IMAGE),--base $(BASE_IMAGE))
+
+map-test: $(READY)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -rs tests/apps/test_map.py
 
 train: $(READY) $(TRAINING_DATA)/.made
 	cd bundles/$(BUNDLE) && ../../$(PYTHON) -m monai.bundle run --bundle_root . \

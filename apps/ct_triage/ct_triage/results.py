@@ -9,6 +9,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from ct_triage.errors import OutputError
+from ct_triage.termination import uninterrupted
 
 SEG_FILE = "seg.dcm"
 REPORT_FILE = "sr.dcm"
@@ -30,7 +31,7 @@ def write_results(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
+        with uninterrupted, tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
             partial = Path(scratch)
             seg.save_as(partial / SEG_FILE, enforce_file_format=True)
             report.save_as(partial / REPORT_FILE, enforce_file_format=True)

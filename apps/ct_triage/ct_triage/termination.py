@@ -1,0 +1,28 @@
+"""End at once when the platform says so, but never between two files of a result.
+
+Python's own handlers run on the main thread, which Holoscan keeps busy until the last operator has
+ended. So SIGTERM is blocked on every thread and waited for on one of its own.
+"""
+
+import os
+import signal
+import threading
+
+# Held while files are put in place: the process ends before or after, not amid.
+uninterrupted = threading.Lock()
+
+
+def end_on_sigterm() -> None:
+    """Make SIGTERM end this process with exit code 143 (128 + 15).
+
+    To be called before other threads start, because a thread inherits what is blocked. It works
+    for the first process of a container too, which by default ignores the signal.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_wait_for_sigterm, name="sigterm", daemon=True).start()
+
+
+def _wait_for_sigterm() -> None:
+    signal.sigwait({signal.SIGTERM})
+    uninterrupted.acquire()
+    os._exit(128 + signal.SIGTERM)
