@@ -22,7 +22,7 @@ APP = Path(__file__).parents[2] / "apps" / "ct_triage"
 WORKER = APP / "deploy" / "orthanc_worker.py"
 RECORD = "4096"
 # A run takes seconds; a busy machine stretches them.
-PATIENCE_SECONDS = 900
+PATIENCE_SECONDS = 1800
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-from ct_triage.termination import uninterrupted
-
 APP = Path(__file__).parents[2] / "apps" / "ct_triage"
 
 
@@ -54,13 +52,22 @@ def test_it_ends_after_what_must_not_be_interrupted(tmp_path: Path) -> None:
     assert (tmp_path / "complete").exists()
 
 
-def test_results_are_written_uninterrupted(tmp_path: Path) -> None:
-    from ct_triage import results
-
-    class Instance:
-        def save_as(self, path: Path, **_: object) -> None:
-            assert uninterrupted.locked()
-            path.touch()
-
-    results.write_results(tmp_path, Instance(), Instance(), {})
-    assert not uninterrupted.locked()
+def test_unfinished_files_are_removed(tmp_path: Path) -> None:
+    process = _start(
+        f"""
+        import pathlib, time
+        from ct_triage.termination import end_on_sigterm, removed_on_sigterm
+        end_on_sigterm()
+        for name in ("finished", "unfinished"):
+            folder = pathlib.Path({str(tmp_path)!r}, name)
+            folder.mkdir()
+            with removed_on_sigterm(folder):
+                (folder / "seg.dcm").touch()
+                if name == "unfinished":
+                    print("ready", flush=True)
+                    time.sleep(60)
+        """
+    )
+    _terminate_when_ready(process)
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["finished"]

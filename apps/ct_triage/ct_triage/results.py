@@ -9,7 +9,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from ct_triage.errors import OutputError
-from ct_triage.termination import uninterrupted
+from ct_triage.termination import removed_on_sigterm, uninterrupted
 
 SEG_FILE = "seg.dcm"
 REPORT_FILE = "sr.dcm"
@@ -31,14 +31,17 @@ def write_results(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with uninterrupted, tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
-            partial = Path(scratch)
+        with (
+            tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch,
+            removed_on_sigterm(Path(scratch)) as partial,
+        ):
             seg.save_as(partial / SEG_FILE, enforce_file_format=True)
             report.save_as(partial / REPORT_FILE, enforce_file_format=True)
             (partial / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n")
             names = (SEG_FILE, REPORT_FILE, RESULT_FILE)
-            for name in names:
-                os.replace(partial / name, folder / name)
+            with uninterrupted:
+                for name in names:
+                    os.replace(partial / name, folder / name)
     except OSError as error:
         raise OutputError(f"{folder}: cannot write the results ({error.strerror})") from error
     return tuple(folder / name for name in names)
