@@ -16,6 +16,7 @@ from ct_triage.errors import OutputError
 from ct_triage.fhir import ID_PREFIX as FHIR_ID_PREFIX
 from ct_triage.provenance import APPLICATION
 from ct_triage.scanning import values_of
+from ct_triage.termination import removed_on_sigterm, uninterrupted
 
 SEG_FILE = "seg.dcm"
 REPORT_FILE = "sr.dcm"
@@ -78,8 +79,11 @@ def write_results(
             any(folder.iterdir()) or folder.is_mount() or not os.access(folder.parent, os.W_OK)
         )
         parent = folder.parent if is_new else folder
-        with tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX, dir=parent) as scratch:
-            partial = Path(scratch) / "results"
+        with (
+            tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX, dir=parent) as scratch,
+            removed_on_sigterm(Path(scratch)) as unfinished,
+        ):
+            partial = unfinished / "results"
             partial.mkdir()
             for name, result in results.items():
                 if isinstance(result, Dataset):
@@ -87,10 +91,11 @@ def write_results(
                 else:
                     _write_json(partial / name, result)
             _synchronise(partial)
-            if is_new:
-                partial.rename(folder)
-            else:
-                _replace(partial, folder, tuple(results))
+            with uninterrupted:
+                if is_new:
+                    partial.rename(folder)
+                else:
+                    _replace(partial, folder, tuple(results))
             _synchronise(parent)
         _remove_leftovers(parent)
     except OSError as error:
