@@ -71,3 +71,47 @@ def test_unfinished_files_are_removed(tmp_path: Path) -> None:
     _terminate_when_ready(process)
     assert process.wait(timeout=30) == 128 + signal.SIGTERM
     assert [path.name for path in tmp_path.iterdir()] == ["finished"]
+
+
+def test_unfinished_results_are_removed(tmp_path: Path) -> None:
+    process = _start(
+        f"""
+        import pathlib, time
+        from ct_triage.termination import end_on_sigterm
+        end_on_sigterm()
+        from ct_triage import results
+        def wait(path):
+            print("ready", flush=True)
+            time.sleep(60)
+        results._synchronise = wait
+        results.write_results(pathlib.Path({str(tmp_path / "out")!r}), {{"series.json": {{}}}})
+        """
+    )
+    _terminate_when_ready(process)
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_that_are_being_put_in_place_are_completed(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    process = _start(
+        f"""
+        import os, pathlib, time
+        from ct_triage.termination import end_on_sigterm
+        end_on_sigterm()
+        from ct_triage import results
+        replace = os.replace
+        def slowly(source, target):
+            replace(source, target)
+            print("ready", flush=True)
+            time.sleep(1)
+        os.replace = slowly
+        files = {{"series.json": {{}}, "result.json": {{}}}}
+        results.write_results(pathlib.Path({str(tmp_path)!r}), files)
+        time.sleep(60)
+        """
+    )
+    _terminate_when_ready(process)
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"notes.txt", "series.json", "result.json"}

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,16 @@ import pytest
 from corpus import NAMES, STUDIES, EnhancedCTImageStorage, Odd, files_of, set_all, to_multi_frame
 from oracle import AIR_HU, BODY_HU, LUNG_HU
 from pydicom import dcmread
-from series_edits import assert_is_phantom
+from series_edits import assert_is_phantom, other_uid
 from small_study import ORIGIN
 
 from ct_triage.errors import NoSeriesError, TriageError
 from ct_triage.pipeline import Pipeline
+from ct_triage.provenance import derive_uid
 from ct_triage.reading import read_volume
 from ct_triage.review import review_lungs
 from ct_triage.seg import build_seg
-from ct_triage.series import find_series
+from ct_triage.series import find_every_series, find_series
 from ct_triage.severity import Segments
 from ct_triage.volume import Volume
 from tools.phantom import Phantom, write_dicom_series
@@ -100,6 +102,26 @@ def test_a_multi_frame_study_gives_the_findings_of_its_slices(
         assert np.allclose(groups.PlanePositionSequence[0].ImagePositionPatient, there)
 
 
+def test_multi_frame_instances_of_one_series_are_parts(study: Path) -> None:
+    to_multi_frame(study, EnhancedCTImageStorage, list(range(32)))
+    (file,) = files_of(study)
+    second = dcmread(file)
+    second.SOPInstanceUID = other_uid(second.SOPInstanceUID)
+    second.save_as(file.with_name("second.dcm"))
+    usable, refusals = find_every_series(study)
+    assert refusals == ()
+    assert sorted(s.folder_name for s in usable) == [
+        f"{second.SeriesInstanceUID}-part-{n}" for n in (1, 2)
+    ]
+
+
+def test_stacks_of_one_instance_have_results_of_their_own(study: Path) -> None:
+    to_multi_frame(study, EnhancedCTImageStorage, list(range(32)))
+    volume = read_volume(find_series(study))
+    other = replace(volume, frames=tuple(frame + 32 for frame in volume.frames))
+    assert derive_uid("SEG", volume, ORIGIN) != derive_uid("SEG", other, ORIGIN)
+
+
 @pytest.mark.parametrize(("charset", "name"), NAMES.values(), ids=NAMES)
 def test_names_in_any_character_set_reach_the_results(
     charset: str | list[str], name: str, study: Path, caplog: pytest.LogCaptureFixture
@@ -138,5 +160,6 @@ def test_a_chest_that_is_cut_off_is_said() -> None:
 
 def test_no_lungs_are_no_healthy_patient() -> None:
     volume, lungs = _volume(20, slice(0, 0))
-    with pytest.raises(NoSeriesError, match="0 ml of lung were found"):
+    with pytest.raises(NoSeriesError, match="0 ml of lung were found") as caught:
         review_lungs(volume, lungs, lungs)
+    assert [refusal.reason for refusal in caught.value.refusals] == [str(caught.value)]
