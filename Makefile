@@ -1,6 +1,11 @@
 # make demo [STUDY=folder]   set up, run the application, print the findings
 # make test                  set up, run the tests (test-slow: the ones that take minutes)
+# make fuzz [INPUTS=10000]   damaged files and configurations against the readers
+# make audit                 licences, and known vulnerabilities where an index is reachable
 # make lint                  formatting, lint, types
+# make map [VARIANT=gpu] [BASE_IMAGE=image]
+#                            build the container image (a MONAI Application Package)
+# make map-test              test the image that `make map` built, and the Orthanc worker at length
 # make train BUNDLE=name     train a bundle again from the collections in SHARED_DATA
 
 PYTHON3 ?= $(shell command -v python3.11 || command -v python3)
@@ -13,11 +18,16 @@ OUTPUT ?= build/demo/result
 TEST_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(TEST_JOBS)
 
+INPUTS ?= 10000
+
+VARIANT ?= cpu
+BASE_IMAGE ?=
+
 SHARED_DATA ?= ../shared/data
 BUNDLE ?= lung_segmentation
 TRAINING_DATA := $(CURDIR)/build/training_data
 
-.PHONY: demo test test-slow lint format train clean
+.PHONY: demo test test-slow fuzz audit lint format map map-test train clean
 
 demo: $(READY) $(if $(filter $(PHANTOM),$(STUDY)),$(PHANTOM)/.made)
 	$(PYTHON) apps/ct_triage -i "$(STUDY)" -o "$(OUTPUT)"
@@ -26,7 +36,13 @@ test: $(READY)
 	$(PYTEST) -m "not slow"
 
 test-slow: $(READY)
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not deployment"
+
+fuzz: $(READY)
+	FUZZ_INPUTS=$(INPUTS) $(PYTEST) tests/fuzz
+
+audit: $(READY)
+	$(PYTHON) -m tools.audit requirements.txt
 
 lint: $(READY)
 	.venv/bin/ruff check .
@@ -36,6 +52,12 @@ lint: $(READY)
 format: $(READY)
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+map: $(READY)
+	$(PYTHON) -m tools.map --variant $(VARIANT) $(if $(BASE_IMAGE),--base $(BASE_IMAGE))
+
+map-test: $(READY)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -rs -m deployment tests/apps
 
 train: $(READY) $(TRAINING_DATA)/.made
 	cd bundles/$(BUNDLE) && ../../$(PYTHON) -m monai.bundle run --bundle_root . \

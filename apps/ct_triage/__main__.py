@@ -8,6 +8,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from ct_triage.termination import end_on_sigterm
+
 REPOSITORY_BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 # Holoscan asks for this much stack and warns when it has less.
 STACK_BYTES = 32 * 1024 * 1024
@@ -115,4 +117,5 @@ def _prepare_holoscan() -> None:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(main())

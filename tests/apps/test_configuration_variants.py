@@ -277,7 +277,7 @@ def test_only_what_is_asked_for_is_written(
 ) -> None:
     (tmp_path / "out").mkdir()
     # Left by an earlier run with other settings.
-    (tmp_path / "out" / "no_result.json").write_text("{}")
+    (tmp_path / "out" / "no_result.json").write_text('{"application": {"name": "ct_triage"}}')
     out = run("out", outputs=outputs)
     assert sorted(file.name for file in out.iterdir()) == files
     if "result.json" in files:

@@ -29,9 +29,17 @@ DCMTK = {
     "1.2.840.10008.1.2.4.81": ("dcmcjpls", "+en"),
     "1.2.840.10008.1.2.5": ("dcmcrle",),
 }
-GDCM = {"1.2.840.10008.1.2.4.90": "JPEG2000Lossless", "1.2.840.10008.1.2.4.91": "JPEG2000"}
+GDCM = {
+    "1.2.840.10008.1.2.4.51": "JPEGExtendedProcess2_4",
+    "1.2.840.10008.1.2.4.90": "JPEG2000Lossless",
+    "1.2.840.10008.1.2.4.91": "JPEG2000",
+}
 # Largest difference in HU that a lossy coding of a smooth picture may make.
-LOSSY_HU = {"1.2.840.10008.1.2.4.81": 4, "1.2.840.10008.1.2.4.91": 4}
+LOSSY_HU = {
+    "1.2.840.10008.1.2.4.51": 8,
+    "1.2.840.10008.1.2.4.81": 4,
+    "1.2.840.10008.1.2.4.91": 4,
+}
 
 
 def _listed(title: str) -> list[str]:

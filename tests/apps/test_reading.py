@@ -1,14 +1,14 @@
 """Series selection and volume reading, on phantom series and on what archives do to them."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless, RLELossless, generate_uid
+from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless, RLELossless
+from series_edits import assert_is_phantom, edit, other_uid
 
 from ct_triage.errors import BrokenSeriesError, NoSeriesError
 from ct_triage.reading import read_volume
@@ -27,31 +27,9 @@ def _read(folder: Path) -> Volume:
     return read_volume(find_series(folder))
 
 
-def _edit(study: Path, change: Callable[[int, Dataset], None], every: int = 1) -> None:
-    """Rewrite each n-th file of a study after a change."""
-    for index, file in enumerate(sorted(study.rglob("*.dcm"))):
-        if index % every == 0:
-            dataset = dcmread(file)
-            change(index, dataset)
-            dataset.save_as(file)
-
-
-def _other(uid: str) -> str:
-    return generate_uid(entropy_srcs=[uid])
-
-
-def _assert_is_phantom(volume: Volume, phantom: Phantom) -> None:
-    """The same HU at the same place in the patient, whichever way the slices are sorted."""
-    index = np.linalg.inv(volume.affine) @ phantom.grid.affine
-    first, last = (index @ (s, 0, 0, 1) for s in (0, phantom.hu.shape[0] - 1))
-    assert np.allclose(sorted([first[0], last[0]]), [0, phantom.hu.shape[0] - 1], atol=1e-3)
-    in_order = phantom.hu if first[0] < last[0] else phantom.hu[::-1]
-    assert np.array_equal(volume.voxels, in_order)
-
-
 def test_the_volume_is_the_phantom(study: Path, covid_phantom: Phantom) -> None:
     volume = _read(study)
-    _assert_is_phantom(volume, covid_phantom)
+    assert_is_phantom(volume, covid_phantom)
     assert volume.spacing_mm == pytest.approx(covid_phantom.grid.spacing_mm)
     assert volume.voxel_volume_ml == pytest.approx(0.04)
     assert volume.notes == ()
@@ -61,7 +39,7 @@ def test_order_comes_from_positions_alone(covid_phantom: Phantom, tmp_path: Path
     write_dicom_series(
         covid_phantom, tmp_path, reverse_instance_numbers=True, shuffle_file_names=True
     )
-    _assert_is_phantom(_read(tmp_path), covid_phantom)
+    assert_is_phantom(_read(tmp_path), covid_phantom)
 
 
 def test_other_files_and_series_do_not_disturb(study: Path, covid_phantom: Phantom) -> None:
@@ -77,31 +55,34 @@ def test_other_files_and_series_do_not_disturb(study: Path, covid_phantom: Phant
             if name == "MR":
                 dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
             dataset.ImageType = ["ORIGINAL", "PRIMARY", name]
-            dataset.SOPInstanceUID = _other(dataset.SOPInstanceUID)
+            dataset.SOPInstanceUID = other_uid(dataset.SOPInstanceUID)
             dataset.save_as(study / name / file.name)
     volume = _read(study)
-    _assert_is_phantom(volume, covid_phantom)
-    assert volume.notes == ("5 localizer images were left out",)
+    assert_is_phantom(volume, covid_phantom)
+    assert volume.notes == (
+        "5 localizer images were left out",
+        "1 files of the study are damaged and were left out",
+    )
 
 
 def test_thin_slices_are_preferred_and_it_is_said(study: Path, covid_phantom: Phantom) -> None:
     def thicken(_: int, dataset: Dataset) -> None:
-        dataset.SeriesInstanceUID = _other(dataset.SeriesInstanceUID)
-        dataset.SOPInstanceUID = _other(dataset.SOPInstanceUID)
+        dataset.SeriesInstanceUID = other_uid(dataset.SeriesInstanceUID)
+        dataset.SOPInstanceUID = other_uid(dataset.SOPInstanceUID)
 
     shutil.copytree(study / "series", study / "thick")
     for file in sorted((study / "thick").glob("*.dcm"))[1::2]:
         file.unlink()
-    _edit(study / "thick", thicken)
+    edit(study / "thick", thicken)
     volume = _read(study)
-    _assert_is_phantom(volume, covid_phantom)
+    assert_is_phantom(volume, covid_phantom)
     assert "was chosen among 2 usable CT series" in volume.notes[0]
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless], ids=["RLE", "JPEG-LS"])
 def test_compressed_series(study: Path, covid_phantom: Phantom, syntax: str) -> None:
-    _edit(study, lambda _, dataset: dataset.compress(syntax, generate_instance_uid=False))
-    _assert_is_phantom(_read(study), covid_phantom)
+    edit(study, lambda _, dataset: dataset.compress(syntax, generate_instance_uid=False))
+    assert_is_phantom(_read(study), covid_phantom)
 
 
 def test_rescale_is_per_slice(study: Path, covid_phantom: Phantom) -> None:
@@ -112,8 +93,8 @@ def test_rescale_is_per_slice(study: Path, covid_phantom: Phantom) -> None:
         dataset.PixelRepresentation = 0
         dataset.RescaleIntercept = intercept
 
-    _edit(study, rescale)
-    _assert_is_phantom(_read(study), covid_phantom)
+    edit(study, rescale)
+    assert_is_phantom(_read(study), covid_phantom)
 
 
 def test_padding_becomes_air(study: Path) -> None:
@@ -124,7 +105,7 @@ def test_padding_becomes_air(study: Path) -> None:
         dataset.PixelRepresentation = 1
         dataset.add_new("PixelPaddingValue", "SS", -2000)
 
-    _edit(study, pad)
+    edit(study, pad)
     volume = _read(study)
     assert (volume.voxels[:, :5] == -1024).all()
 
@@ -136,7 +117,7 @@ def test_uuid_text_as_uids_is_kept_to_the_letter(study: Path) -> None:
     def replace(_: int, dataset: Dataset) -> None:
         dataset.SeriesInstanceUID = uid
 
-    _edit(study, replace)
+    edit(study, replace)
     assert find_series(study).uid == uid
     assert _read(study).headers[0].SeriesInstanceUID == uid
 
@@ -145,7 +126,7 @@ def test_a_frame_of_reference_is_derived_and_it_is_said(study: Path) -> None:
     def forget(_: int, dataset: Dataset) -> None:
         del dataset.FrameOfReferenceUID
 
-    _edit(study, forget)
+    edit(study, forget)
     first, second = _read(study), _read(study)
     assert first.headers[0].FrameOfReferenceUID == second.headers[-1].FrameOfReferenceUID
     assert "no Frame of Reference UID" in first.notes[0]
@@ -156,7 +137,7 @@ def test_gantry_tilt_is_a_sheared_grid(study: Path) -> None:
         x, y, z = dataset.ImagePositionPatient
         dataset.ImagePositionPatient = [x, y + 0.5 * index, z]
 
-    _edit(study, tilt)
+    edit(study, tilt)
     volume = _read(study)
     assert abs(volume.affine[1, 0]) == pytest.approx(0.5)
     assert volume.voxel_volume_ml == pytest.approx(0.04)
@@ -176,17 +157,18 @@ def test_no_ct(study: Path) -> None:
     def to_mr(_: int, dataset: Dataset) -> None:
         dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
 
-    _edit(study, to_mr)
+    edit(study, to_mr)
     with pytest.raises(NoSeriesError, match="none of the 32 DICOM files is a CT image"):
         find_series(study)
 
 
-def test_multi_frame_ct_is_refused_by_name(study: Path) -> None:
+def test_a_multi_frame_ct_without_frames_is_refused_by_name(study: Path) -> None:
     def to_enhanced(_: int, dataset: Dataset) -> None:
         dataset.SOPClassUID = EnhancedCTImageStorage
 
-    _edit(study, to_enhanced)
-    with pytest.raises(NoSeriesError, match=r"CT0001\.dcm is a multi-frame CT; convert it"):
+    edit(study, to_enhanced)
+    reason = r"CT0001\.dcm is a multi-frame CT without usable frames;.* and 24 more"
+    with pytest.raises(NoSeriesError, match=reason):
         find_series(study)
 
 
@@ -207,7 +189,7 @@ def test_missing_slices(study: Path) -> None:
 def test_doubled_positions(study: Path) -> None:
     for file in sorted(study.rglob("*.dcm")):
         dataset = dcmread(file)
-        dataset.SOPInstanceUID = _other(dataset.SOPInstanceUID)
+        dataset.SOPInstanceUID = other_uid(dataset.SOPInstanceUID)
         dataset.save_as(file.with_suffix(".phase2.dcm"))
     with pytest.raises(BrokenSeriesError, match="32 slice positions occur more than once"):
         _read(study)
@@ -218,7 +200,7 @@ def test_uneven_spacing(study: Path) -> None:
         x, y, z = dataset.ImagePositionPatient
         dataset.ImagePositionPatient = [x, y, z - 0.1 * index**2]
 
-    _edit(study, stretch)
+    edit(study, stretch)
     with pytest.raises(BrokenSeriesError, match="slice spacing varies"):
         _read(study)
 
@@ -228,7 +210,7 @@ def test_mixed_matrix(study: Path) -> None:
         dataset.PixelData = dataset.pixel_array[:100].tobytes()
         dataset.Rows = 100
 
-    _edit(study, crop, every=2)
+    edit(study, crop, every=2)
     with pytest.raises(BrokenSeriesError, match="another matrix"):
         _read(study)
 
@@ -253,6 +235,6 @@ def test_no_hounsfield_scale(study: Path) -> None:
     def forget(_: int, dataset: Dataset) -> None:
         del dataset.RescaleSlope, dataset.RescaleIntercept
 
-    _edit(study, forget)
+    edit(study, forget)
     with pytest.raises(BrokenSeriesError, match="Rescale Slope and Intercept are missing"):
         _read(study)

@@ -136,7 +136,7 @@ def test_the_sdks_own_sample_rules_are_read() -> None:
         ({"ConvolutionKernel": "B30f"}, {"ConvolutionKernel": "B70f"}),
         ({"ConvolutionKernel": ["Br40d", "3"]}, {"ConvolutionKernel": ["Bl57d", "3"]}),
         ({"SeriesDescription": "Thorax insp"}, {"SeriesDescription": "Thorax exp"}),
-        ({"BodyPartExamined": "CHEST"}, {"BodyPartExamined": "HEAD"}),
+        ({"BodyPartExamined": "CHEST"}, {"BodyPartExamined": "", "StudyDescription": "CT"}),
         ({"ImageType": ["ORIGINAL", "PRIMARY"]}, {"ImageType": ["DERIVED", "SECONDARY"]}),
     ],
     ids=str,
@@ -169,10 +169,10 @@ def test_acquisitions_of_the_same_place_are_told_apart(tmp_path: Path) -> None:
     _write(tmp_path, "first", SeriesInstanceUID=uid, AcquisitionNumber=1)
     _write(tmp_path, "second", slice(0, 11), SeriesInstanceUID=uid, AcquisitionNumber=2)
     series = find_series(tmp_path)
-    assert (series.acquisition, len(series.files)) == (1, 12)
-    assert "acquisition 1 of the 2 in the series was taken" in series.notes
+    assert (series.part, len(series.files)) == (1, 12)
+    assert "told apart by AcquisitionNumber; stack 1 in ascending order" in series.notes[0]
     usable, _ = find_every_series(tmp_path)
-    assert [s.folder_name for s in usable] == [f"{uid}-acquisition-{n}" for n in (1, 2)]
+    assert [s.folder_name for s in usable] == [f"{uid}-part-{n}" for n in (1, 2)]
 
 
 def test_acquisitions_of_adjacent_places_stay_together(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_acquisitions_of_adjacent_places_stay_together(tmp_path: Path) -> None:
     _write(tmp_path, "upper", slice(0, 6), SeriesInstanceUID=uid, AcquisitionNumber=1)
     _write(tmp_path, "lower", slice(6, 12), SeriesInstanceUID=uid, AcquisitionNumber=2)
     series = find_series(tmp_path)
-    assert (series.acquisition, len(series.files)) == (None, 12)
+    assert (series.part, len(series.files)) == (None, 12)
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value:UserWarning")

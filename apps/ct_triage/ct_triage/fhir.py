@@ -24,6 +24,8 @@ from ct_triage.volume import Volume
 
 Resource = dict[str, Any]
 
+# Tells documents of this application from others.
+ID_PREFIX = "ct-triage-"
 DICOM_UID = "urn:dicom:uid"
 IDENTIFIER_TYPES = "http://hl7.org/fhir/uv/dicom-sr/CodeSystem/dicom-identifier-type"
 HL7_IDENTIFIER_TYPES = "http://terminology.hl7.org/CodeSystem/v2-0203"
@@ -95,7 +97,7 @@ class _Mapping:
             identifiers.append(_identifier(str(self.report.SOPInstanceUID)))
         return {
             "resourceType": "DiagnosticReport",
-            "id": f"ct-triage-{uuid.UUID(int=int(self.uid.removeprefix('2.25.')))}",
+            "id": f"{ID_PREFIX}{uuid.UUID(int=int(self.uid.removeprefix('2.25.')))}",
             "contained": [*self.devices.values(), *self.observations],
             "identifier": identifiers,
             **self.context,

@@ -5,6 +5,7 @@ application reads from there how the network wants its input, so it knows no mod
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from ct_triage.volume import Volume, spacing_mm
 CANONICAL = np.array([[2, 1], [1, 1], [0, 1]])
 REQUIRED_KEYS = ("spacing_mm", "hu_window", "threshold", "divisor")
 BATCH_SLICES = 8
+MAX_WINDOW_HU = 32768
+MAX_DIVISOR = 1024
 # Slices, rows and columns of a network's grid.
 Region = tuple[slice, slice, slice]
 
@@ -111,26 +114,26 @@ class SliceNetwork:
             prepare its input.
         """
         file = bundle / "models" / "model.ts"
-        sha256 = _checked_sha256(file)
+        content, sha256 = _checked_content(file)
         extra: dict[str, Any] = {"inference.json": "", "metadata.json": ""}
         try:
-            module = torch.jit.load(str(file), map_location="cpu", _extra_files=extra)
+            # From the bytes that were hashed: the file could be another one by now.
+            module = torch.jit.load(io.BytesIO(content), map_location="cpu", _extra_files=extra)
             config, metadata = (json.loads(text) for text in extra.values())
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, RecursionError) as error:
             raise ModelError(f"{file}: not a TorchScript bundle; export it again") from error
-        missing = [key for key in REQUIRED_KEYS if key not in config]
-        if missing:
-            raise ModelError(f"{file}: its inference.json lacks {', '.join(missing)}")
-        spacing_row, spacing_column = config["spacing_mm"]
-        low, high = config["hu_window"]
-        return cls(
-            ModelIdentity(metadata["name"], metadata["version"], sha256),
-            module.eval(),
-            (float(spacing_row), float(spacing_column)),
-            (float(low), float(high)),
-            float(config["threshold"]),
-            int(config["divisor"]),
-        )
+        try:
+            return cls(
+                ModelIdentity(str(metadata["name"]), str(metadata["version"]), sha256),
+                module.eval(),
+                *_specification(config),
+            )
+        except KeyError as error:
+            raise ModelError(f"{file}: its inference.json lacks {error.args[0]}") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ModelError(
+                f"{file}: its inference.json does not say how to prepare the input; export it again"
+            ) from error
 
     def with_threshold(self, threshold: float | None) -> "SliceNetwork":
         """Return the same network with another threshold; None keeps its own."""
@@ -235,14 +238,41 @@ class SliceNetwork:
         return mask
 
 
-def _checked_sha256(file: Path) -> str:
-    """Hash a weight file and compare it with the SHA256SUMS beside it."""
+def _specification(
+    config: dict[str, Any],
+) -> tuple[tuple[float, float], tuple[float, float], float, int]:
+    """Spacing, window, threshold and divisor of an ``inference.json``.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, OverflowError
+        If one is missing or makes no sense.
+    """
+    missing = [key for key in REQUIRED_KEYS if key not in config]
+    if missing:
+        raise KeyError(", ".join(missing))
+    row_mm, column_mm = (float(value) for value in config["spacing_mm"])
+    low, high = (float(value) for value in config["hu_window"])
+    threshold, divisor = float(config["threshold"]), int(config["divisor"])
+    # Written so that what is not a number is refused too.
+    if not (0.1 <= row_mm <= 10 and 0.1 <= column_mm <= 10):
+        raise ValueError("spacing")
+    if not (-MAX_WINDOW_HU <= low < high <= MAX_WINDOW_HU):
+        raise ValueError("window")
+    if not (0 <= threshold <= 1 and 1 <= divisor <= MAX_DIVISOR):
+        raise ValueError("threshold or divisor")
+    return (row_mm, column_mm), (low, high), threshold, divisor
+
+
+def _checked_content(file: Path) -> tuple[bytes, str]:
+    """Read a weight file, hash it, and compare the hash with the SHA256SUMS beside it."""
     sums = file.parent / "SHA256SUMS"
     for needed in (file, sums):
         if not needed.is_file():
             raise ModelError(f"{needed}: not found; give the folder that holds the bundles with -m")
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    content = file.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
     # sha256sum's own format: the hash, two blanks, the name.
     if f"{sha256}  {file.name}" not in sums.read_text().splitlines():
         raise ModelError(f"{file}: does not match SHA256SUMS; restore the released file")
-    return sha256
+    return content, sha256

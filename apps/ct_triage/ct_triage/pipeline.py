@@ -20,7 +20,15 @@ from ct_triage.provenance import Origin
 from ct_triage.reading import read_volume
 from ct_triage.report import build_report
 from ct_triage.result_json import build_result
-from ct_triage.results import FHIR_FILE, REPORT_FILE, RESULT_FILE, SEG_FILE, write_results
+from ct_triage.results import (
+    FHIR_FILE,
+    REPORT_FILE,
+    RESULT_FILE,
+    SEG_FILE,
+    require_free,
+    write_results,
+)
+from ct_triage.review import review_lungs
 from ct_triage.seg import build_seg
 from ct_triage.series import Series, find_series
 from ct_triage.severity import BoolMask, Findings, Segments, assess_severity
@@ -79,6 +87,7 @@ class Pipeline:
             "series": self._find_series,
             "volume": read_volume,
             "lungs": self._segment_lungs,
+            "reviewed": self._review,
             "lesions": self._find_lesions,
             "segments": self._segments,
             "findings": self._assess,
@@ -101,6 +110,8 @@ class Pipeline:
         return replace(self, series=series, output=self.output / series.folder_name)
 
     def _load_networks(self) -> Networks:
+        # Before minutes of work that nobody could keep.
+        require_free(self.output)
         configuration = self.configuration
         lung = SliceNetwork.load(self.models / configuration.models.lungs)
         return Networks(
@@ -116,6 +127,9 @@ class Pipeline:
 
     def _segment_lungs(self, volume: Volume, networks: Networks) -> tuple[BoolMask, BoolMask]:
         return segment_lungs(volume, networks.lung)
+
+    def _review(self, volume: Volume, lungs: tuple[BoolMask, BoolMask]) -> Volume:
+        return review_lungs(volume, *lungs)
 
     def _find_lesions(
         self, volume: Volume, networks: Networks, lungs: tuple[BoolMask, BoolMask]
@@ -146,7 +160,7 @@ class Pipeline:
 
     def _build_report(
         self,
-        volume: Volume,
+        reviewed: Volume,
         segments: Segments,
         seg: Segmentation | None,
         findings: Findings,
@@ -157,11 +171,11 @@ class Pipeline:
         # FHIR is a mapping of the report, whether that is written or not.
         if not (outputs.sr or outputs.fhir):
             return None
-        return build_report(volume, segments, seg, findings, origin, follow_up)
+        return build_report(reviewed, segments, seg, findings, origin, follow_up)
 
     def _build_result(
         self,
-        volume: Volume,
+        reviewed: Volume,
         seg: Dataset | None,
         report: Dataset | None,
         findings: Findings,
@@ -169,7 +183,7 @@ class Pipeline:
         follow_up: FollowUp,
     ) -> dict[str, Any]:
         written = report if self.configuration.outputs.sr else None
-        return build_result(volume, seg, written, findings, origin, follow_up)
+        return build_result(reviewed, seg, written, findings, origin, follow_up)
 
     def _write_results(
         self,

@@ -5,11 +5,15 @@ from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 
+from ct_triage.scanning import text_of, values_of
+
 if TYPE_CHECKING:
     from ct_triage.series import Series
 
 CHEST_WORDS = re.compile(r"chest|thor|lung|pulmo|covid|грудн|легк", re.IGNORECASE)
-OTHER_BODY_WORDS = re.compile(r"head|brain|skull|neck|spine|pelvis|leg|knee|foot", re.IGNORECASE)
+OTHER_BODY_WORDS = re.compile(
+    r"head|brain|skull|neck|spine|pelvis|\bleg|knee|foot|sinus|orbit", re.IGNORECASE
+)
 # Lungs are measured at full inspiration.
 EXPIRATION_WORDS = re.compile(r"\bexp(ir|\b)|выдох", re.IGNORECASE)
 THIN_MM = 3.0
@@ -29,16 +33,14 @@ def preference(series: "Series") -> tuple[float, ...]:
     kernels before sharp ones, and then thin slices.
     """
     first = series.headers[0]
-    words = _words(first)
-    region = bool(CHEST_WORDS.search(words)) - bool(OTHER_BODY_WORDS.search(words))
-    original = "ORIGINAL" in first.get("ImageType", [])
-    inspiration = not EXPIRATION_WORDS.search(words)
+    original = "ORIGINAL" in values_of(first, "ImageType")
+    inspiration = not EXPIRATION_WORDS.search(_words(first))
     # Coverage counts in steps, so that one slice more does not outweigh the slice thickness.
     coverage = round(series.coverage_mm / 50)
     spacing_mm = series.coverage_mm / max(1, len(series.files) - 1)
     thinness = (spacing_mm <= THIN_MM) + (spacing_mm <= MEDIUM_MM)
     return (
-        region,
+        region(first),
         original,
         inspiration,
         coverage,
@@ -48,13 +50,20 @@ def preference(series: "Series") -> tuple[float, ...]:
     )
 
 
+def region(header: Dataset) -> int:
+    """1 for a chest by its description, -1 for another part of the body alone, else 0."""
+    words = _words(header)
+    if CHEST_WORDS.search(words):
+        return 1
+    return -1 if OTHER_BODY_WORDS.search(words) else 0
+
+
 def has_sharp_kernel(header: Dataset) -> bool:
     """Tell whether a series was reconstructed with an edge-enhancing kernel."""
-    kernel = header.get("ConvolutionKernel") or ""
-    name = kernel if isinstance(kernel, str) else next(iter(kernel), "")
-    return bool(SHARP_KERNEL.match(str(name).strip()))
+    name = next(iter(values_of(header, "ConvolutionKernel")), "")
+    return bool(SHARP_KERNEL.match(name.strip()))
 
 
 def _words(header: Dataset) -> str:
     keywords = ("BodyPartExamined", "SeriesDescription", "ProtocolName", "StudyDescription")
-    return " ".join(str(header.get(keyword, "")) for keyword in keywords)
+    return " ".join(text_of(header, keyword) for keyword in keywords)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
@@ -28,7 +29,7 @@ _NAMESPACE = uuid.UUID("5b4c6f0e-8a53-4c0e-9d0b-6d2f1f2f7a10")
 UNKNOWN_MOMENT = datetime(1900, 1, 1)
 _LARGEST_SOURCE_SERIES_NUMBER = 10_000_000
 # What highdicom reads of a source image, besides its place in the patient.
-_COPIED_KEYWORDS = (
+COPIED_KEYWORDS = (
     "SOPClassUID",
     "SOPInstanceUID",
     "StudyInstanceUID",
@@ -154,6 +155,9 @@ def derive_uid(purpose: str, volume: Volume, origin: Origin) -> str:
     and a late slice, another model, another setting or another version gives results of their own.
     """
     instances = [str(header.SOPInstanceUID) for header in volume.headers]
+    if volume.frames:
+        # One multi-frame instance may hold several stacks.
+        instances += [str(frame) for frame in volume.frames]
     return uid_of(purpose, str(volume.headers[0].SeriesInstanceUID), instances, origin.fingerprint)
 
 
@@ -217,6 +221,11 @@ def source_images(volume: Volume) -> list[Dataset]:
     Real headers may lack, misspell or jitter what highdicom asks of them. Here the orientation is
     the volume's, thickness and spacing are always given, UIDs are as in the source whether they
     are valid or not, and patient and study are left to :func:`finish`.
+
+    Returns
+    -------
+    list of Dataset
+        One per slice; of a multi-frame source a single one, with its frames in slice order.
     """
     _, row_mm, column_mm = volume.spacing_mm
     # Along the slice normal, which on a tilted stack is less than from origin to origin.
@@ -225,7 +234,7 @@ def source_images(volume: Volume) -> list[Dataset]:
     images = []
     for header in volume.headers:
         image = Dataset()
-        for keyword in _COPIED_KEYWORDS:
+        for keyword in COPIED_KEYWORDS:
             if keyword in header:
                 image[keyword] = header[keyword]
         for keyword in IDENTIFYING_KEYWORDS:
@@ -234,7 +243,27 @@ def source_images(volume: Volume) -> list[Dataset]:
         image.SliceThickness = header.get("SliceThickness") or slice_spacing_mm
         image.SpacingBetweenSlices = slice_spacing_mm
         images.append(image)
-    return images
+    return [_multi_frame(images)] if volume.frames else images
+
+
+def _multi_frame(slices: Sequence[Dataset]) -> Dataset:
+    """Describe the slices as frames of the one instance that they come from."""
+    image = slices[0].copy()
+    image.NumberOfFrames = len(slices)
+    shared, measures, orientation = Dataset(), Dataset(), Dataset()
+    for keyword in ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"):
+        measures[keyword] = image[keyword]
+    orientation.ImageOrientationPatient = image.ImageOrientationPatient
+    shared.PixelMeasuresSequence = [measures]
+    shared.PlaneOrientationSequence = [orientation]
+    image.SharedFunctionalGroupsSequence = [shared]
+    image.PerFrameFunctionalGroupsSequence = []
+    for one in slices:
+        frame, position = Dataset(), Dataset()
+        position.ImagePositionPatient = one.ImagePositionPatient
+        frame.PlanePositionSequence = [position]
+        image.PerFrameFunctionalGroupsSequence.append(frame)
+    return image
 
 
 def finish(instance: SOPClass, volume: Volume) -> None:

@@ -102,7 +102,8 @@ def build_report(
         observation_context=observation_context(origin),
         procedure_reported=codes.CT_PROCEDURE,
         title=dicom_codes.cid7021.ImagingMeasurementReport,
-        referenced_images=[images[index] for index in _key_slices(segments)],
+        # A multi-frame source is one image.
+        referenced_images=[images[i] for i in _key_slices(segments)] if images[1:] else images,
         imaging_measurements=[
             *_groups(volume, seg, findings, origin, follow_up),
             *prior_groups(follow_up, origin.codes),

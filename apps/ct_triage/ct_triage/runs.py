@@ -9,7 +9,7 @@ from ct_triage.application import CTTriageApp
 from ct_triage.errors import NoSeriesError, Refusal, TriageError
 from ct_triage.no_result import build_no_result
 from ct_triage.pipeline import Pipeline
-from ct_triage.results import NO_RESULT_FILE, SERIES_FILE, write_results
+from ct_triage.results import NO_RESULT_FILE, SERIES_FILE, require_free, write_results
 from ct_triage.series import Series, find_every_series
 
 INDEX_SCHEMA_VERSION = "1.0"
@@ -84,6 +84,7 @@ def run_every_series(pipeline: Pipeline) -> Outcome:
     OutputError
         If the list cannot be written.
     """
+    require_free(pipeline.output)
     try:
         usable, refusals = find_every_series(pipeline.study, pipeline.configuration.series)
     except NoSeriesError as error:
@@ -117,7 +118,7 @@ def _entry(series: Series, outcome: Outcome) -> dict[str, Any]:
         "series_instance_uid": series.uid,
         "series_number": series.number,
         "instances": len(series.files),
-        "acquisition": series.acquisition,
+        "part": series.part,
         "exit_code": outcome.exit_code,
         "reason": outcome.message,
         "folder": series.folder_name if done else None,
@@ -127,7 +128,7 @@ def _entry(series: Series, outcome: Outcome) -> dict[str, Any]:
 def _refused(refusal: Refusal) -> dict[str, Any]:
     return {
         **asdict(refusal),
-        "acquisition": None,
+        "part": None,
         "exit_code": NoSeriesError.exit_code,
         "folder": None,
     }

@@ -117,6 +117,8 @@ def build_seg(volume: Volume, segments: Segments, origin: Origin) -> Segmentatio
     # In place of highdicom's random Dimension Organization UID (PS3.3 C.7.6.17).
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = uid("SEG dimensions")
+    if volume.frames:
+        _refer_to_frames(seg, volume.frames)
     seg.BodyPartExamined = "CHEST"
     provenance.finish(seg, volume)
     return seg
@@ -125,6 +127,19 @@ def build_seg(volume: Volume, segments: Segments, origin: Origin) -> Segmentatio
 def tracking_uid(kind: SegmentKind, volume: Volume, origin: Origin) -> str:
     """UID that a segment is tracked by, here and in the report."""
     return provenance.derive_uid(f"tracking {kind.label}", volume, origin)
+
+
+def _refer_to_frames(seg: Segmentation, frames: tuple[int, ...]) -> None:
+    """Turn references to slices of the volume into references to frames of its source."""
+    # Frames of several segments may share an item, which is to be turned once.
+    sources = {
+        id(source): source
+        for groups in seg.PerFrameFunctionalGroupsSequence
+        for derivation in groups.DerivationImageSequence
+        for source in derivation.SourceImageSequence
+    }
+    for source in sources.values():
+        source.ReferencedFrameNumber = frames[source.ReferencedFrameNumber - 1] + 1
 
 
 def _describe(

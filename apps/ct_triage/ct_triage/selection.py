@@ -15,6 +15,7 @@ from pydicom.datadict import keyword_dict
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from ct_triage.scanning import value_of
 from ct_triage.strict import StrictModel
 
 ORIENTATION = "ImageOrientationPatient"
@@ -79,7 +80,7 @@ class Rules(StrictModel):
 
 
 def _meets(header: Dataset, keyword: str, wanted: Any) -> bool:
-    value = header.get(keyword)
+    value = value_of(header, keyword)
     if value is None or value in ("", []):
         return False
     if keyword == ORIENTATION:

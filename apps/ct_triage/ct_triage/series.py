@@ -2,18 +2,17 @@
 
 import hashlib
 import logging
-import os
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import dcmread
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -22,7 +21,11 @@ from pydicom.uid import (
 
 from ct_triage.configuration import SeriesChoice
 from ct_triage.errors import NoSeriesError, Refusal
-from ct_triage.preference import preference
+from ct_triage.limits import MAX_MATRIX, MAX_SLICES, MAX_VOXELS
+from ct_triage.multiframe import frame_headers
+from ct_triage.preference import preference, region
+from ct_triage.scanning import Scan, scan_folder, text_of, value_of, values_of
+from ct_triage.stacks import Image, Stack, divide, slice_normal
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ MIN_SLICES = 10
 MIN_COVERAGE_MM = 100.0
 # Within a third of a turn of the patient's long axis a slice still shows both lungs.
 MIN_AXIAL_COSINE = 0.8
+# Enough to see what is wrong with a folder, in one line that still fits a log.
+MAX_REASONS = 8
 # How many numbers each attribute must have to place a slice in the patient.
 GEOMETRY = {
     "ImagePositionPatient": 3,
@@ -40,6 +45,8 @@ GEOMETRY = {
     "Rows": 1,
     "Columns": 1,
 }
+# Direction cosines are written with a few decimals.
+MAX_COSINE_ERROR = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +63,24 @@ class Series:
         The instances without pixel data, parallel to ``files``.
     notes : tuple of str
         What was left out, for the report.
-    acquisition : int or None
-        Acquisition Number, where the series holds others of the same place.
+    frames : tuple of int
+        Number of each instance's frame in its file, from 0; empty for single-frame files.
+    part : int or None
+        Number among the usable stacks and multi-frame instances of the series, from 1; None where
+        there is but one.
     """
 
     uid: str
     files: tuple[Path, ...]
     headers: tuple[Dataset, ...]
     notes: tuple[str, ...] = ()
-    acquisition: int | None = None
+    frames: tuple[int, ...] = ()
+    part: int | None = None
 
     @property
     def slice_normal(self) -> npt.NDArray[np.float64]:
         """Unit vector along which the first instance's slices are stacked, in LPS."""
-        orientation = np.asarray(self.headers[0].ImageOrientationPatient, dtype=float)
-        return np.cross(orientation[:3], orientation[3:])
+        return slice_normal(self.headers[0])
 
     @property
     def coverage_mm(self) -> float:
@@ -81,7 +91,7 @@ class Series:
     @property
     def label(self) -> str:
         """A name for messages that holds no patient data: the number and the UID."""
-        return f"series {self.headers[0].get('SeriesNumber', '?')} ({self.uid})"
+        return f"series {'?' if self.number is None else self.number} ({self.uid})"
 
     @property
     def number(self) -> int | None:
@@ -94,11 +104,13 @@ class Series:
         name = self.uid
         if not SAFE_NAME.fullmatch(name):
             name = hashlib.sha256(name.encode()).hexdigest()[:32]
-        return name if self.acquisition is None else f"{name}-acquisition-{self.acquisition}"
+        return name if self.part is None else f"{name}-part-{self.part}"
 
 
 def find_series(folder: Path, choice: SeriesChoice | None = None) -> Series:
     """Return the series of a folder that suits the models best.
+
+    A series that holds several stacks (phases, kernels, a scout) counts as several.
 
     Parameters
     ----------
@@ -111,7 +123,8 @@ def find_series(folder: Path, choice: SeriesChoice | None = None) -> Series:
     Raises
     ------
     NoSeriesError
-        If no series can be used; it holds the reason for each CT series found.
+        If no series can be used; it holds the reason for each CT series found. Also if the images
+        are of more than one patient.
     """
     usable, _ = find_every_series(folder, choice)
     chosen = usable[0]
@@ -126,110 +139,168 @@ def find_every_series(
 ) -> tuple[tuple[Series, ...], tuple[Refusal, ...]]:
     """Return every series of a folder that can be used, best first, and why others cannot.
 
-    The parameters and errors are those of :func:`find_series`. A series that holds several
-    acquisitions of the same place counts as several.
+    The parameters and errors are those of :func:`find_series`.
     """
-    rules = choice.rules if choice else None
-    usable: list[tuple[int, Series]] = []
-    refusals = []
-    for uid, instances in sorted(_ct_instances(folder).items()):
-        for series, refusal in _as_series(uid, instances):
-            rank = rules.rank(series.headers[0]) if rules and series.headers else 0
-            if not refusal and rank is None:
-                refusal = f"{series.label} matches none of the selection rules"
-            if refusal:
-                headers = [header for _, header in instances]
-                number = _series_number(headers)
-                refusals.append(Refusal(uid, number, len(headers), refusal))
-            else:
-                usable.append((rank or 0, series))
-    if not usable:
-        reasons = "; ".join(refusal.reason for refusal in refusals)
-        raise NoSeriesError(f"{folder}: no usable chest CT series: {reasons}", tuple(refusals))
-    usable.sort(key=lambda ranked: (-ranked[0], *preference(ranked[1])), reverse=True)
-    return tuple(series for _, series in usable), tuple(refusals)
-
-
-def _ct_instances(folder: Path) -> dict[str, list[tuple[Path, Dataset]]]:
-    """Collect the CT images below a folder by Series Instance UID, each instance once."""
-    instances: dict[str, dict[str, tuple[Path, Dataset]]] = defaultdict(dict)
-    n_dicom = 0
-    for file in _files_below(folder):
-        header = _read_header(file)
-        if header is None:
-            continue
-        n_dicom += 1
-        if header.get("SOPClassUID") in (CTImageStorage, *MULTI_FRAME_CT):
-            uid = str(header.get("SeriesInstanceUID", ""))
-            instances[uid].setdefault(str(header.get("SOPInstanceUID", "")), (file, header))
-    if not n_dicom:
+    scan = scan_folder(folder)
+    if not scan.instances:
         raise NoSeriesError(f"{folder}: no DICOM files here; give the folder of a CT study")
-    if not instances:
+    images, refusals = _ct_images(scan)
+    if not images and not refusals:
         raise NoSeriesError(
-            f"{folder}: none of the {n_dicom} DICOM files is a CT image; give the folder of a CT"
-            " study"
+            f"{folder}: none of the {len(scan.instances)} DICOM files is a CT image; give the"
+            " folder of a CT study"
         )
-    return {uid: list(by_instance.values()) for uid, by_instance in instances.items()}
+    _require_one_patient(folder, images)
+    damaged = f"{scan.n_unreadable} files of the study are damaged and were left out"
+    notes = (damaged,) if scan.n_unreadable else ()
+    usable: list[tuple[int, Series]] = []
+    for (uid, _), group in sorted(images.items()):
+        candidates, reasons = _candidates(uid, group)
+        for series in candidates:
+            rank = choice.rules.rank(series.headers[0]) if choice and choice.rules else 0
+            if rank is None:
+                reasons.append(f"{series.label} matches none of the selection rules")
+            else:
+                usable.append((rank, replace(series, notes=(*series.notes, *notes))))
+        refusals += [_refuse(uid, group, reason) for reason in reasons]
+    if not usable:
+        told = "; ".join(refusal.reason for refusal in refusals[:MAX_REASONS])
+        if len(refusals) > MAX_REASONS:
+            told += f"; and {len(refusals) - MAX_REASONS} more"
+        raise NoSeriesError(f"{folder}: no usable chest CT series: {told}", tuple(refusals))
+    numbered = _numbered([series for _, series in usable])
+    ranked = [(rank, series) for (rank, _), series in zip(usable, numbered, strict=True)]
+    ranked.sort(key=lambda entry: (-entry[0], *preference(entry[1])), reverse=True)
+    return tuple(series for _, series in ranked), tuple(refusals)
+
+
+def _refuse(uid: str, images: list[Image], reason: str) -> Refusal:
+    return Refusal(uid, _series_number([image.header for image in images]), len(images), reason)
 
 
 def _series_number(headers: Sequence[Dataset]) -> int | None:
     """Series Number; real archives also send text, which could be anything."""
-    number = headers[0].get("SeriesNumber") if headers else None
+    number = value_of(headers[0], "SeriesNumber") if headers else None
     return int(number) if isinstance(number, int) else None
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(parent, name) for name in sorted(names) if name != "DICOMDIR")
+def _numbered(found: list[Series]) -> list[Series]:
+    """Give those that share a Series Instance UID numbers, in the order given."""
+    totals = Counter(series.uid for series in found)
+    seen: Counter[str] = Counter()
+    numbered = []
+    for series in found:
+        seen[series.uid] += 1
+        is_whole = totals[series.uid] == 1
+        numbered.append(series if is_whole else replace(series, part=seen[series.uid]))
+    return numbered
 
 
-def _read_header(file: Path) -> Dataset | None:
-    """Read a file's attributes up to the pixels; None where it is no DICOM image."""
-    try:
-        with file.open("rb") as stream:
-            start = stream.read(132)
-        # Without the preamble a data set starts with its first tag: group 0002 or 0008.
-        bare = start[:2] in (b"\x02\x00", b"\x08\x00")
-        if start[128:] != b"DICM" and not bare:
-            return None
-        header = dcmread(file, stop_before_pixels=True, force=bare)
-        return header if "SOPClassUID" in header else None
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
-        logger.warning("%s: skipped, it cannot be read (%s)", file, type(error).__name__)
-        return None
+def _ct_images(scan: Scan) -> tuple[dict[tuple[str, str], list[Image]], list[Refusal]]:
+    """Collect slices by Series Instance UID, and say which multi-frame files have none.
+
+    Each multi-frame instance is a series of its own, told apart by the second part of the key: a
+    segmentation refers to the frames of one.
+    """
+    images: dict[tuple[str, str], list[Image]] = defaultdict(list)
+    unusable = []
+    for file, header in scan.instances:
+        storage = text_of(header, "SOPClassUID")
+        uid = text_of(header, "SeriesInstanceUID")
+        if storage == CTImageStorage:
+            images[uid, ""].append(Image(file, header))
+        elif storage in MULTI_FRAME_CT:
+            try:
+                frames = frame_headers(header)
+            except Exception as error:  # functional groups of any shape
+                logger.debug("%s: %s", file.name, type(error).__name__)
+                reason = f"{file.name} is a multi-frame CT without usable frames"
+                unusable.append(_refuse(uid, [Image(file, header)], reason))
+                continue
+            images[uid, text_of(header, "SOPInstanceUID")] = [
+                Image(file, frame, number) for number, frame in enumerate(frames)
+            ]
+    return images, unusable
 
 
-def _as_series(uid: str, instances: list[tuple[Path, Dataset]]) -> Iterator[tuple[Series, str]]:
-    """Make a series, or one for each acquisition; with each, why it cannot be used, or ''."""
-    multi_frame = [f for f, h in instances if h.SOPClassUID in MULTI_FRAME_CT]
-    if multi_frame:
-        name = multi_frame[0].name
-        yield (
-            Series(uid, (), ()),
-            f"{name} is a multi-frame CT; convert it to single-frame images",
-        )
-        return
-    slices = [(f, h) for f, h in instances if "LOCALIZER" not in h.get("ImageType", [])]
-    placed = [(f, h) for f, h in slices if _has_geometry(h)]
+def _require_one_patient(folder: Path, images: dict[tuple[str, str], list[Image]]) -> None:
+    """Refuse a folder from which the report could go to the wrong patient."""
+    headers = [image.header for group in images.values() for image in group]
+    ids = {text_of(header, "PatientID") for header in headers} - {""}
+    if not ids:
+        ids = {text_of(h, "PatientName") + text_of(h, "PatientBirthDate") for h in headers}
+    if len(ids) > 1:
+        reason = f"the CT images are of {len(ids)} patients; give one patient's study"
+        refusals = (_refuse(uid, group, reason) for (uid, _), group in sorted(images.items()))
+        raise NoSeriesError(f"{folder}: {reason}", tuple(refusals))
+
+
+def _candidates(uid: str, images: list[Image]) -> tuple[list[Series], list[str]]:
+    """Drop what is no slice, divide the rest into stacks, and say which cannot be used."""
+    name = f"series {uid or 'without a UID'}"
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        n_without = sum(not text_of(image.header, keyword) for image in images)
+        if n_without:
+            return [], [f"{name} has {n_without} images without a {keyword}"]
+    images, n_conflicts = _without_copies(images)
+    if n_conflicts:
+        return [], [f"{name} has {n_conflicts} SOP Instance UIDs that stand for several images"]
+    slices = [i for i in images if "LOCALIZER" not in values_of(i.header, "ImageType")]
+    placed = [image for image in slices if _has_geometry(image.header)]
     notes = []
-    if len(slices) < len(instances):
-        notes.append(f"{len(instances) - len(slices)} localizer images were left out")
+    if len(slices) < len(images):
+        notes.append(f"{len(images) - len(slices)} localizer images were left out")
     if len(placed) < len(slices):
         notes.append(
             f"{len(slices) - len(placed)} images without a readable position were left out"
         )
-    series = Series(uid, tuple(f for f, _ in placed), tuple(h for _, h in placed), tuple(notes))
-    for acquisition in _acquisitions(series):
-        yield acquisition, _why_unusable(acquisition)
+    n_repaired = sum(_repair_geometry(image.header) for image in placed)
+    if n_repaired:
+        notes.append(f"{n_repaired} images have geometry of the wrong value representation")
+    if len(placed) < MIN_SLICES:
+        return [], [
+            f"{name} has {len(placed)} slices with a position, at least {MIN_SLICES} are needed"
+        ]
+    usable, refusals = [], []
+    for stack in divide(placed):
+        series = _as_series(uid, stack, notes)
+        refusal = _refusal(series)
+        if refusal:
+            refusals.append(refusal)
+        else:
+            usable.append(series)
+    return usable, refusals
 
 
-def _why_unusable(series: Series) -> str:
-    if len(series.files) < MIN_SLICES:
-        return (
-            f"series {series.uid} has {len(series.files)} slices with a position, at least"
-            f" {MIN_SLICES} are needed"
-        )
+def _without_copies(images: list[Image]) -> tuple[list[Image], int]:
+    """Keep one of each instance, and count UIDs that different images share."""
+    kept: dict[tuple[str, int | None], Image] = {}
+    conflicts = set()
+    for image in images:
+        uid = text_of(image.header, "SOPInstanceUID")
+        known = kept.setdefault((uid, image.frame), image)
+        keywords = ("ImagePositionPatient", "InstanceNumber", "Rows", "Columns")
+        if any(values_of(known.header, k) != values_of(image.header, k) for k in keywords):
+            conflicts.add(uid)
+    return list(kept.values()), len(conflicts)
+
+
+def _as_series(uid: str, stack: Stack, notes: list[str]) -> Series:
+    return Series(
+        uid,
+        tuple(image.file for image in stack.images),
+        tuple(image.header for image in stack.images),
+        (*notes, *stack.notes),
+        tuple(image.frame for image in stack.images if image.frame is not None),
+    )
+
+
+def _refusal(series: Series) -> str:
+    """Why a series cannot be used, or ''."""
+    first = series.headers[0]
+    n_slices = len(series.headers)
+    if n_slices < MIN_SLICES:
+        return f"{series.label} has {n_slices} parallel slices, at least {MIN_SLICES} are needed"
     if abs(series.slice_normal[2]) < MIN_AXIAL_COSINE:
         return f"{series.label} is not axial"
     if series.coverage_mm < MIN_COVERAGE_MM:
@@ -237,41 +308,46 @@ def _why_unusable(series: Series) -> str:
             f"{series.label} covers {series.coverage_mm:.0f} mm, at least {MIN_COVERAGE_MM:.0f} mm"
             " are needed"
         )
+    if region(first) < 0:
+        return f"{series.label} is of another part of the body than the chest by its description"
+    largest = max(max(h.Rows, h.Columns) for h in series.headers)
+    if (
+        largest > MAX_MATRIX
+        or n_slices > MAX_SLICES
+        or n_slices * first.Rows * first.Columns > MAX_VOXELS
+    ):
+        return (
+            f"{series.label} has {n_slices} slices of up to {largest} pixels a side, more than any"
+            " chest CT"
+        )
     return ""
 
 
-def _acquisitions(series: Series) -> list[Series]:
-    """Part a series whose acquisitions show the same place, as phases do; others stay whole."""
-    by_number: dict[int, list[int]] = defaultdict(list)
-    for index, header in enumerate(series.headers):
-        try:
-            by_number[int(header.AcquisitionNumber)].append(index)
-        except (AttributeError, TypeError, ValueError):
-            return [series]
-    places = [tuple(header.ImagePositionPatient) for header in series.headers]
-    within = [len({places[i] for i in members}) == len(members) for members in by_number.values()]
-    if len(by_number) < 2 or len(set(places)) == len(places) or not all(within):
-        return [series]
-    return [
-        replace(
-            series,
-            files=tuple(series.files[i] for i in members),
-            headers=tuple(series.headers[i] for i in members),
-            notes=(
-                *series.notes,
-                f"acquisition {number} of the {len(by_number)} in the series was taken",
-            ),
-            acquisition=number,
-        )
-        for number, members in sorted(by_number.items())
-    ]
-
-
 def _has_geometry(header: Dataset) -> bool:
+    """Whether an image can be placed: numbers of the right count, and sane ones."""
     try:
-        return all(
-            np.asarray(header[keyword].value, dtype=float).size == count
-            for keyword, count in GEOMETRY.items()
-        )
-    except (KeyError, TypeError, ValueError):
+        numbers = {k: _numbers(header, k) for k in GEOMETRY}
+    except Exception:  # values are converted on access, and raise whatever the converter meets
         return False
+    if any(numbers[k].size != n or not np.isfinite(numbers[k]).all() for k, n in GEOMETRY.items()):
+        return False
+    across, down = numbers["ImageOrientationPatient"].reshape(2, 3)
+    products = np.array([across @ across - 1, down @ down - 1, across @ down])
+    sizes = [*numbers["PixelSpacing"], *numbers["Rows"], *numbers["Columns"]]
+    return bool(np.abs(products).max() < MAX_COSINE_ERROR and min(sizes) > 0)
+
+
+def _numbers(header: Dataset, keyword: str) -> npt.NDArray[np.float64]:
+    value = header[keyword].value
+    return np.asarray(value.split("\\") if isinstance(value, str) else value, dtype=float).ravel()
+
+
+def _repair_geometry(header: Dataset) -> bool:
+    """Give geometry of a wrong value representation the right one; tell whether it had to."""
+    wrong = [k for k in GEOMETRY if dictionary_VR(k) != header[k].VR]
+    for keyword in wrong:
+        vr = dictionary_VR(keyword)
+        numbers = _numbers(header, keyword).tolist()
+        value = int(numbers[0]) if vr == "US" else [f"{number:.10g}" for number in numbers]
+        header[keyword] = DataElement(header[keyword].tag, vr, value)
+    return bool(wrong)

@@ -22,12 +22,16 @@ class Volume:
         The instances' attributes without pixel data, one per slice, in slice order.
     notes : tuple of str
         What was repaired or assumed while reading, for the report; no patient data.
+    frames : tuple of int
+        Number of each slice's frame in the one multi-frame instance, from 0; empty where every
+        slice is an instance of its own.
     """
 
     voxels: npt.NDArray[np.int16]
     affine: npt.NDArray[np.float64]
     headers: tuple[Dataset, ...]
     notes: tuple[str, ...] = ()
+    frames: tuple[int, ...] = ()
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

@@ -1,0 +1,270 @@
+"""The container image, under every restriction a hospital may put on it.
+
+Needs podman or docker (podman as root here) and the image that `make map` builds.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from pydicom import dcmread
+
+from tools.map import Engine, find_engine, image_tag
+from tools.map.engine import EngineError
+from tools.phantom import Grid, build_phantom, write_dicom_series
+
+pytestmark = [pytest.mark.slow, pytest.mark.deployment]
+
+REPOSITORY = Path(__file__).parents[2]
+APP = REPOSITORY / "apps" / "ct_triage"
+BUNDLES = REPOSITORY / "bundles"
+P001 = (
+    Path(os.environ.get("SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    / "covid_ct_md"
+    / "P001"
+)
+CONFIGURATION = yaml.safe_load((APP / "app.yaml").read_text())
+# What app.yaml asks the platform for.
+MEMORY = CONFIGURATION["resources"]["memory"].replace("Gi", "g")
+RESTRICTED = (
+    *("--network", "none", "--cap-drop", "all", "--security-opt", "no-new-privileges"),
+    *("--read-only", "--memory", MEMORY, "--env", "OMP_NUM_THREADS=1"),
+)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    try:
+        engine = find_engine()
+    except EngineError as error:
+        pytest.skip(str(error))
+    if not engine.has_image(image_tag("cpu")):
+        pytest.skip(f"{image_tag('cpu')} is not in {engine.name}'s store: make map")
+    return engine
+
+
+@pytest.fixture(scope="module")
+def phantom_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "study"
+    grid = Grid.axial((40, 256, 256), (7.5, 1.5, 1.5))
+    write_dicom_series(build_phantom(grid, "covid19", seed=7), folder)
+    return _readable(folder)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    folder = tmp_path / "output"
+    folder.mkdir()
+    # The user of the container is none of this machine's.
+    folder.chmod(0o777)
+    return folder
+
+
+def _readable(folder: Path) -> Path:
+    for path in (folder, *folder.parents):
+        if path.owner() == Path.home().owner() and path.stat().st_mode & 0o005 != 0o005:
+            path.chmod(path.stat().st_mode | 0o005)
+    return folder
+
+
+def _run(
+    engine: Engine, study: Path, output: Path, *options: str
+) -> subprocess.CompletedProcess[str]:
+    _readable(output.parent)
+    return engine.run(
+        *("run", "--rm", *RESTRICTED, *options),
+        *(
+            "--volume",
+            f"{study}:/var/holoscan/input:ro",
+            "--volume",
+            f"{output}:/var/holoscan/output",
+        ),
+        image_tag("cpu"),
+        timeout=900,
+    )
+
+
+def _run_uncontained(study: Path, output: Path) -> None:
+    command = [sys.executable, str(APP), "-i", study, "-o", output, "-m", BUNDLES]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(list(map(str, command)), env=environment, check=True, capture_output=True)
+
+
+def _show(engine: Engine, name: str) -> dict:
+    shown = engine.run("run", "--rm", *RESTRICTED, image_tag("cpu"), "show", name)
+    assert shown.returncode == 0, shown.stderr
+    title, _, text = shown.stdout.partition("\n")
+    assert f" {name}.json " in title
+    return json.loads(text)
+
+
+def _inspect(engine: Engine) -> dict:
+    return json.loads(engine.run("image", "inspect", image_tag("cpu")).stdout)[0]
+
+
+def test_the_image_is_small_and_says_what_it_is(engine: Engine) -> None:
+    image = _inspect(engine)
+    assert image["Size"] <= 2.5e9
+    labels = image["Config"]["Labels"]
+    assert labels["org.opencontainers.image.title"] == CONFIGURATION["application"]["title"]
+    assert labels["org.opencontainers.image.version"] == CONFIGURATION["application"]["version"]
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert labels["org.nvidia.holoscan"] == "4.6.0"
+    assert labels["org.monai.deploy.app-sdk"] == "4.0.0"
+    assert not image["Config"]["User"].startswith(("0", "root"))
+
+
+def test_the_manifests_agree_with_the_image(engine: Engine) -> None:
+    app, pkg = _show(engine, "app"), _show(engine, "pkg")
+    assert json.loads(app["command"])[-1] == "/opt/holoscan/app"
+    assert app["version"] == pkg["version"] == CONFIGURATION["application"]["version"]
+    assert app["input"]["formats"] == CONFIGURATION["application"]["input-formats"]
+    assert app["output"]["formats"] == CONFIGURATION["application"]["output-formats"]
+    assert (app["sdk"], app["sdkVersion"]) == ("monai-deploy", "4.0.0")
+    assert {**pkg["resources"], "gpu": None} == {**CONFIGURATION["resources"], "gpu": None}
+    bundles = {path.parents[1].name for path in BUNDLES.glob("*/models/model.ts")}
+    assert {*pkg["models"], *pkg["modelsLeftOut"]} == bundles
+    for name, details in pkg["modelDetails"].items():
+        sums = (BUNDLES / name / "models" / "SHA256SUMS").read_text()
+        assert f"{details['sha256']}  model.ts" in sums
+    variables = dict(entry.split("=", 1) for entry in _inspect(engine)["Config"]["Env"])
+    for name, value in app["environment"].items():
+        # Relative paths are to the working directory, so the platform says.
+        assert str(Path(app["workingDirectory"]) / value) == variables[name]
+
+
+def test_extract_copies_every_part(engine: Engine, output: Path) -> None:
+    _readable(output.parent)
+    mount = ("--volume", f"{output}:/var/run/holoscan/export")
+    done = engine.run("run", "--rm", *RESTRICTED, *mount, image_tag("cpu"), "extract")
+    assert done.returncode == 0, done.stderr
+    assert (output / "app" / "__main__.py").read_bytes() == (APP / "__main__.py").read_bytes()
+    assert json.loads((output / "config" / "app.json").read_text()) == _show(engine, "app")
+    assert yaml.safe_load((output / "config" / "app.yaml").read_text()) == CONFIGURATION
+    model = Path("lung_segmentation", "models", "model.ts")
+    assert (output / "models" / model).read_bytes() == (BUNDLES / model).read_bytes()
+    assert (output / "docs" / "LICENSE").is_file()
+
+
+def test_extract_without_a_mount_says_what_to_do(engine: Engine) -> None:
+    done = engine.run("run", "--rm", *RESTRICTED, image_tag("cpu"), "extract")
+    assert done.returncode == 1
+    assert "mount a folder there" in done.stderr
+
+
+def _assert_same_results(contained: Path, uncontained: Path) -> None:
+    names = sorted(path.name for path in contained.iterdir())
+    assert names == sorted(path.name for path in uncontained.iterdir())
+    results = [json.loads((f / "result.json").read_text()) for f in (contained, uncontained)]
+    assert results[0] == results[1]
+    masks = [dcmread(folder / "seg.dcm").pixel_array for folder in (contained, uncontained)]
+    assert np.array_equal(*masks)
+    reports = [dcmread(folder / "sr.dcm") for folder in (contained, uncontained)]
+    assert reports[0] == reports[1]
+
+
+def test_a_phantom_gives_what_the_uncontained_application_gives(
+    engine: Engine, phantom_study: Path, output: Path, tmp_path: Path
+) -> None:
+    done = _run(engine, phantom_study, output)
+    assert done.returncode == 0, done.stderr
+    _run_uncontained(phantom_study, tmp_path / "uncontained")
+    _assert_same_results(output, tmp_path / "uncontained")
+
+
+@pytest.mark.skipif(not P001.is_dir(), reason=f"real CT is not at {P001}; set SHARED_DATA")
+def test_a_patient_fits_the_memory_that_the_manifest_asks_for(
+    engine: Engine, output: Path, tmp_path: Path
+) -> None:
+    done = _run(engine, P001, output)
+    assert done.returncode == 0, done.stderr
+    _run_uncontained(P001, tmp_path / "uncontained")
+    _assert_same_results(output, tmp_path / "uncontained")
+
+
+def test_the_root_file_system_needs_no_writable_part(
+    engine: Engine, phantom_study: Path, output: Path
+) -> None:
+    if engine.name != "podman":
+        pytest.skip("only podman adds writable folders to a read-only root")
+    done = _run(engine, phantom_study, output, "--read-only-tmpfs=false")
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_series_the_exit_code_says_so(
+    engine: Engine, tmp_path: Path, output: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    done = _run(engine, tmp_path / "empty", output)
+    assert done.returncode == 3, done.stderr
+    assert "no DICOM files" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(output.glob("*.dcm"))
+
+
+def test_with_a_broken_series_the_exit_code_says_so(
+    engine: Engine, phantom_study: Path, tmp_path: Path, output: Path
+) -> None:
+    shutil.copytree(phantom_study, tmp_path / "study")
+    sorted((tmp_path / "study").glob("*.dcm"))[5].unlink()
+    done = _run(engine, tmp_path / "study", output)
+    assert done.returncode == 4, done.stderr
+    assert "slices are missing" in done.stderr
+    assert not list(output.glob("*.dcm"))
+
+
+def test_too_little_memory_kills_it_and_leaves_no_results(
+    engine: Engine, phantom_study: Path, output: Path
+) -> None:
+    done = _run(engine, phantom_study, output, "--memory", "256m", "--memory-swap", "256m")
+    assert done.returncode == 137, done.stderr
+    assert not list(output.glob("*"))
+
+
+@pytest.fixture
+def running(engine: Engine, phantom_study: Path, output: Path) -> Iterator[str]:
+    name = f"ct_triage-{uuid.uuid4().hex[:8]}"
+    _readable(output.parent)
+    started = engine.run(
+        *("run", "--detach", "--name", name, *RESTRICTED),
+        *("--volume", f"{phantom_study}:/var/holoscan/input:ro"),
+        *("--volume", f"{output}:/var/holoscan/output"),
+        image_tag("cpu"),
+    )
+    assert started.returncode == 0, started.stderr
+    yield name
+    engine.run("rm", "--force", name)
+
+
+def _wait_until_logged(engine: Engine, container: str, text: str) -> None:
+    deadline = time.monotonic() + 300
+    while text not in (logs := engine.run("logs", container)).stderr + logs.stdout:
+        assert time.monotonic() < deadline, f"never said {text!r}: {logs.stderr}"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("moment", ["INFO volume", "INFO report"])
+def test_told_to_stop_it_ends_within_five_seconds_and_leaves_all_or_nothing(
+    engine: Engine, running: str, output: Path, moment: str
+) -> None:
+    _wait_until_logged(engine, running, moment)
+    engine.run("stop", "--time", "5", running)
+    code = int(engine.run("inspect", "--format", "{{.State.ExitCode}}", running).stdout)
+    left = {path.name for path in output.iterdir()}
+    # 137 would be the kill after five seconds.
+    if moment == "INFO volume":
+        assert (code, left) == (143, set())
+    else:
+        # The results may just be complete.
+        assert code in (0, 143)
+        assert not left or left >= {"result.json", "seg.dcm", "sr.dcm"}
+        assert not [name for name in left if name.startswith(".")]

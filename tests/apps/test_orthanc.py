@@ -1,0 +1,229 @@
+"""The application between a modality and a real archive."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from dicomweb_client import DICOMwebClient
+from orthanc import OrthancServer
+from pydicom import Dataset, dcmread
+
+from ct_triage.pipeline import Pipeline
+from tools.phantom import Phantom, write_dicom_series
+
+APP = Path(__file__).parents[2] / "apps" / "ct_triage"
+WORKER = APP / "deploy" / "orthanc_worker.py"
+RECORD = "4096"
+# A run takes seconds; a busy machine stretches them.
+PATIENCE_SECONDS = 1800
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[OrthancServer]:
+    folder = tmp_path / "orthanc"
+    folder.mkdir()
+    server = OrthancServer(folder).start()
+    yield server
+    server.kill()
+
+
+def _data_set_bytes(dataset: Dataset) -> bytes:
+    """Everything but the file meta information, which each system writes anew."""
+    bare = Dataset()
+    bare.update({element.tag: element for element in dataset})
+    buffer = io.BytesIO()
+    bare.save_as(buffer, implicit_vr=False, little_endian=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("way", ["C-STORE", "STOW-RS"])
+def test_results_come_back_bit_identical(
+    way: str,
+    orthanc: OrthancServer,
+    covid_phantom: Phantom,
+    oracle_models: Path,
+    tmp_path: Path,
+) -> None:
+    source = write_dicom_series(covid_phantom, tmp_path / "study", patient_id="ROUND-TRIP")
+    orthanc.c_store(source)
+    (study,) = orthanc.get("/studies")
+    archived = tmp_path / "archived"
+    archived.mkdir()
+    for instance in orthanc.get(f"/studies/{study}/instances"):
+        file = requests.get(f"{orthanc.url}/instances/{instance['ID']}/file", timeout=60)
+        (archived / f"{instance['ID']}.dcm").write_bytes(file.content)
+    Pipeline(archived, tmp_path / "out", oracle_models).run()
+    files = sorted((tmp_path / "out").glob("*.dcm"))
+    results = {dataset.SOPInstanceUID: dataset for dataset in map(dcmread, files)}
+    assert len(results) >= 2
+
+    web = DICOMwebClient(f"{orthanc.url}/dicom-web")
+    if way == "C-STORE":
+        orthanc.c_store(files)
+    else:
+        answer = web.store_instances(list(results.values()))
+        assert len(answer.get("FailedSOPSequence", [])) == 0
+        assert len(answer.ReferencedSOPSequence) == len(results)
+
+    study_uid = next(iter(results.values())).StudyInstanceUID
+    moved = orthanc.c_move(study_uid)
+    assert len(moved) == len(source) + len(results)
+    for uid, dataset in results.items():
+        sent = _data_set_bytes(dataset)
+        assert _data_set_bytes(moved[uid]) == sent
+        served = web.retrieve_instance(study_uid, dataset.SeriesInstanceUID, uid)
+        assert _data_set_bytes(served) == sent
+
+
+class Worker:
+    """The unattended script as a process."""
+
+    def __init__(self, orthanc: OrthancServer, folder: Path, models: Path) -> None:
+        self.state = folder / "state"
+        application = [sys.executable, APP, "-i", "{input}", "-o", "{output}", "-m", models]
+        options = ["--orthanc", orthanc.url, "--state", self.state]
+        options += ["--poll", "0.5", "--quiet", "2"]
+        command = [sys.executable, WORKER, *options, "--", *application]
+        self._command = list(map(str, command))
+        self._log = folder / "worker.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "Worker":
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        return self
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            assert self._process.wait(timeout=60) == 128 + signal.SIGTERM
+            self._process = None
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def failures(self) -> list[dict]:
+        file = self.state / "failures.jsonl"
+        return list(map(json.loads, file.read_text().splitlines())) if file.exists() else []
+
+
+@pytest.fixture
+def worker(orthanc: OrthancServer, oracle_models: Path, tmp_path: Path) -> Iterator[Worker]:
+    worker = Worker(orthanc, tmp_path, oracle_models).start()
+    yield worker
+    worker.stop()
+
+
+def _records(orthanc: OrthancServer) -> dict[str, dict]:
+    """What the script has noted of each study, by study."""
+    records = {}
+    for study in orthanc.get("/studies"):
+        answer = requests.get(f"{orthanc.url}/studies/{study}/metadata/{RECORD}", timeout=60)
+        if answer.status_code == 200:
+            records[study] = answer.json()
+    return records
+
+
+def _wait(worker: Worker, until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not until():
+        assert worker.alive(), worker.log
+        assert time.monotonic() < deadline, worker.log
+        time.sleep(0.5)
+
+
+def _modalities(orthanc: OrthancServer, study: str) -> dict[str, int]:
+    """Number of instances by modality."""
+    return {
+        series["MainDicomTags"]["Modality"]: len(series["Instances"])
+        for series in orthanc.get(f"/studies/{study}/series")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.deployment
+def test_ten_studies_are_done_unattended_although_orthanc_is_killed(
+    orthanc: OrthancServer, worker: Worker, covid_phantom: Phantom, tmp_path: Path
+) -> None:
+    studies = [
+        write_dicom_series(covid_phantom, tmp_path / f"study{i}", patient_id=f"SECRET-{i}")
+        for i in range(10)
+    ]
+    broken = 2
+    # As from a transfer that lost a slice.
+    del studies[broken][10]
+    for files in studies[:7]:
+        orthanc.c_store(files)
+    _wait(worker, lambda: len(_records(orthanc)) >= 2)
+    # Killed before this one is announced as stable.
+    orthanc.c_store(studies[7])
+    orthanc.kill()
+    time.sleep(2)
+    orthanc.start()
+    for files in studies[8:]:
+        orthanc.c_store(files)
+    _wait(worker, lambda: len(_records(orthanc)) == 10)
+
+    codes = sorted(record["exit_code"] for record in _records(orthanc).values())
+    assert codes == [0] * 9 + [4]
+    for study, record in _records(orthanc).items():
+        found = _modalities(orthanc, study)
+        slices = found.pop("CT")
+        if record["exit_code"] == 0:
+            assert slices == len(studies[0])
+            assert found == {"SEG": 1, "SR": 1}
+            assert len(record["stored"]) == 2
+        else:
+            assert found == {}
+            (failure,) = worker.failures
+            assert (failure["study"], failure["exit_code"]) == (study, 4)
+            assert "slices are missing" in failure["message"]
+    assert "SECRET" not in worker.log + json.dumps(worker.failures)
+
+    # Neither its own results nor a restart make it start over.
+    before = orthanc.get("/statistics")["CountInstances"]
+    done = worker.log.count("results stored")
+    worker.stop()
+    worker.start()
+    time.sleep(8)
+    assert worker.alive()
+    assert orthanc.get("/statistics")["CountInstances"] == before
+    assert worker.log.count("results stored") == done
+    assert len(worker.failures) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.deployment
+def test_a_slice_that_arrives_late_makes_a_broken_study_whole(
+    orthanc: OrthancServer, worker: Worker, covid_phantom: Phantom, tmp_path: Path
+) -> None:
+    files = write_dicom_series(covid_phantom, tmp_path / "study")
+    late = files.pop(10)
+    orthanc.c_store(files)
+    _wait(worker, lambda: [r["exit_code"] for r in _records(orthanc).values()] == [4])
+    orthanc.c_store([late])
+    _wait(worker, lambda: [r["exit_code"] for r in _records(orthanc).values()] == [0])
+    (study,) = orthanc.get("/studies")
+    assert _modalities(orthanc, study) == {"CT": len(files) + 1, "SEG": 1, "SR": 1}
+
+
+def test_two_workers_do_not_share_a_folder(worker: Worker) -> None:
+    _wait(worker, (worker.state / "lock").exists)
+    command = [sys.executable, WORKER, "--state", worker.state, "--", "true"]
+    second = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert second.returncode == 1
+    assert f"{worker.state} is another worker's" in second.stderr

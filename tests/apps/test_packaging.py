@@ -1,0 +1,132 @@
+"""The manifests of the package, and what `monai-deploy package` makes of the same sources."""
+
+import importlib.metadata
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from holoscan_cli import __main__ as packager
+
+from tools.map.image import pinned
+
+REPOSITORY = Path(__file__).parents[2]
+APP = REPOSITORY / "apps" / "ct_triage"
+BUNDLES = REPOSITORY / "bundles"
+sys.path.insert(0, str(APP / "map"))
+import manifests  # noqa: E402
+
+
+@pytest.fixture
+def build_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder that `monai-deploy package` would hand to docker."""
+    context = tmp_path / "context"
+
+    def keep(**build: object) -> None:
+        shutil.copytree(str(build["context_path"]), context)
+
+    builder = "holoscan_cli.packager.container_builder"
+    monkeypatch.setattr(f"{builder}.create_and_get_builder", lambda name: name)
+    monkeypatch.setattr(f"{builder}.build_docker_image", keep)
+    command = ["monai-deploy", "package", APP, "--config", APP / "app.yaml", "--models", BUNDLES]
+    command += ["--docs", APP / "docs", "--source", APP / "packaging" / "artifacts.json"]
+    command += [
+        "--platform",
+        "x86_64",
+        "--tag",
+        "ct_triage:0.1.0",
+        "--uid",
+        "1000",
+        "--gid",
+        "1000",
+    ]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
+    packager.main(list(map(str, command)))
+    return context
+
+
+def test_the_packager_finds_all_it_needs(build_context: Path) -> None:
+    dockerfile = (build_context / "Dockerfile").read_text()
+    assert "FROM nvcr.io/nvidia/cuda:13.0.0-runtime-ubuntu24.04 AS base" in dockerfile
+    assert "pip install monai-deploy-app-sdk==4.0.0" in dockerfile
+    assert (build_context / "app" / "__main__.py").is_file()
+    assert (build_context / "docs" / "result.schema.json").is_file()
+    requirements = (build_context / "pip" / "requirements.txt").read_text().split()
+    assert set((APP / "requirements.txt").read_text().split()) <= set(requirements)
+    model = Path("lung_segmentation", "models", "model.ts")
+    assert (build_context / "models" / model).read_bytes() == (BUNDLES / model).read_bytes()
+
+
+def test_both_ways_give_the_same_manifests(build_context: Path) -> None:
+    app, pkg = manifests.build_manifests(APP / "app.yaml", BUNDLES, "gpu")
+    theirs = json.loads((build_context / "map" / "app.json").read_text())
+    # The path of the application is the only thing that differs outside an image.
+    assert {**app, "command": None} == {**theirs, "command": None}
+    theirs = json.loads((build_context / "map" / "pkg.json").read_text())
+    for key in ("apiVersion", "applicationRoot", "modelRoot", "version", "platformConfig"):
+        assert pkg[key] == theirs[key]
+    assert set(pkg["models"].items()) <= set(theirs["models"].items())
+
+
+def test_the_artifacts_file_names_the_pinned_sdk() -> None:
+    artifacts = json.loads((APP / "packaging" / "artifacts.json").read_text())
+    assert list(artifacts) == [pinned("holoscan-cu13")]
+    wheel = artifacts[pinned("holoscan-cu13")]["holoscan"]["wheel-version"]
+    assert wheel == pinned("holoscan-cu13")
+
+
+def test_versions_agree_wherever_they_are_pinned() -> None:
+    ours = set((APP / "requirements.txt").read_text().split())
+    project = set((REPOSITORY / "requirements.txt").read_text().splitlines())
+    assert ours <= project
+    from ct_triage import __version__
+
+    configuration = yaml.safe_load((APP / "app.yaml").read_text())
+    assert configuration["application"]["version"] == __version__
+
+
+@pytest.fixture
+def bundles_with_a_classifier(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundles"
+    for name, packages in (("plain", {}), ("classifier", {"torchvision": "0.28.0"})):
+        (folder / name / "configs").mkdir(parents=True)
+        (folder / name / "models").mkdir()
+        (folder / name / "models" / "model.ts").touch()
+        (folder / name / "models" / "SHA256SUMS").write_text("0a  model.pt\n1b  model.ts\n")
+        metadata = {"version": "1.0.0", "task": "t", "copyright": "c"}
+        metadata["required_packages_version"] = packages
+        (folder / name / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    return folder
+
+
+def test_a_model_that_cannot_run_in_the_image_is_left_out_and_named(
+    bundles_with_a_classifier: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    installed = importlib.metadata.version
+
+    def without_torchvision(package: str) -> str:
+        if package == "torchvision":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return installed(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", without_torchvision)
+    options = ["--models", bundles_with_a_classifier, "--output", tmp_path / "etc"]
+    assert manifests.main(list(map(str, options))) == 0
+    pkg = json.loads((tmp_path / "etc" / "pkg.json").read_text())
+    assert list(pkg["models"]) == list(pkg["modelDetails"]) == ["plain"]
+    assert pkg["modelDetails"]["plain"]["sha256"] == "1b"
+    assert "needs torchvision" in pkg["modelsLeftOut"]["classifier"]
+    assert "classifier is left out" in capsys.readouterr().out
+    assert not (bundles_with_a_classifier / "classifier").exists()
+
+
+def test_with_torchvision_no_model_is_left_out(bundles_with_a_classifier: Path) -> None:
+    _, pkg = manifests.build_manifests(APP / "app.yaml", bundles_with_a_classifier, "cpu")
+    assert list(pkg["models"]) == ["classifier", "plain"]
+    assert pkg["modelsLeftOut"] == {}
+    assert pkg["platformConfig"] == "cpu"
