@@ -101,7 +101,9 @@ def test_bad_lists_are_refused(change, message: str, tmp_path: Path, capsys) -> 
 
 def test_masks_report_and_result_give_the_same_shares(tmp_path: Path) -> None:
     study = small_study()
-    write_results(tmp_path, study.seg(), study.report(), study.result())
+    write_results(
+        tmp_path, {"seg.dcm": study.seg(), "sr.dcm": study.report(), "result.json": study.result()}
+    )
     expected = study.findings
     for row in (
         {"case": "a", "prediction": MaskFile(tmp_path / "seg.dcm")},
@@ -120,7 +122,10 @@ def test_masks_give_dice_of_positives(tmp_path: Path) -> None:
     for index, name in enumerate(("covid19", "normal")):
         study = small_study(lesions=name == "covid19")
         folder = tmp_path / name
-        write_results(folder, study.seg(), study.report(), study.result())
+        write_results(
+            folder,
+            {"seg.dcm": study.seg(), "sr.dcm": study.report(), "result.json": study.result()},
+        )
         seg = f"{name}/seg.dcm"
         rows.append({"case": f"c{index}", "class": name, "truth": seg, "prediction": seg})
     assert run(pd.DataFrame(rows), tmp_path) == 0
