@@ -267,6 +267,19 @@ def test_an_empty_folder_is_named_in_one_line(configs: str, tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
+def test_evaluation_names_missing_weights_in_one_line(folder: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "none.pt"
+    done = run_configs(
+        BUNDLE,
+        "train evaluate",
+        *("--dataset_dir", folder, *SMALL, "--checkpoint", missing),
+        cwd=tmp_path,
+    )
+    assert done.returncode != 0
+    assert str(missing) in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_an_unknown_diagnosis_is_named(tmp_path: Path) -> None:
     for suffix in ("_ct", "_opacity_seg"):
         (tmp_path / f"a{suffix}.nii.gz").touch()
