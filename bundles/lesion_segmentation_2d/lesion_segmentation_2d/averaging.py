@@ -35,10 +35,11 @@ class SecondLook(nn.Module):
         if self.training:
             return first
         second = self.network(self._smoothed(image).flip(-1)).flip(-1)
-        probability = 0.5 * (first.float().sigmoid() + second.float().sigmoid())
-        # Finite logits, also where both looks are certain.
-        probability = probability.clamp(1e-6, 1 - 1e-6)
-        return torch.log(probability / (1 - probability))
+        looks = torch.stack((first.float(), second.float()))
+        # The logit of the mean, from logarithms: it stays exact where both looks are certain.
+        # softplus, because ONNX takes log(sigmoid) apart and overflows.
+        ill, healthy = -F.softplus(-looks), -F.softplus(looks)
+        return torch.logsumexp(ill, 0) - torch.logsumexp(healthy, 0)
 
     def _smoothed(self, image: torch.Tensor) -> torch.Tensor:
         padding = [self.radius, self.radius, self.radius, self.radius]
