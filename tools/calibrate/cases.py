@@ -16,16 +16,13 @@ from ct_triage.errors import TriageError
 from ct_triage.lesions import SliceLesionModel
 from ct_triage.lungs import segment_lungs
 from ct_triage.network import AxialView, SliceNetwork
-from ct_triage.reading import AIR_HU, MAX_HU, read_volume
-from ct_triage.series import find_series
+from ct_triage.reading import AIR_HU, MAX_HU
 from ct_triage.volume import Volume
+from tools.evaluate.ct import read_ct
 from tools.evaluate.masks import (
-    NIFTI_SUFFIXES,
-    POSITION_TOLERANCE,
     EvaluationError,
     MaskFile,
     on_common_grid,
-    read_image,
     read_mask,
     read_probabilities,
 )
@@ -48,7 +45,7 @@ def check_case(row: dict[str, Any]) -> bool:
     bool
         Whether the true mask holds any lesion.
     """
-    volumes = read_map(row) if row.get("prediction") else read_ct(row)
+    volumes = read_map(row) if row.get("prediction") else read_ct_and_truth(row)
     return bool(volumes[1].array.any())
 
 
@@ -60,35 +57,18 @@ def read_map(row: dict[str, Any]) -> list[hd.Volume]:
         if row.get("truth_lung"):
             sources.append(row["truth_lung"])
             volumes.append(read_mask(row["truth_lung"], "lung"))
-        return _placed(volumes, sources)
+        return on_common_grid(volumes, sources)
     except EvaluationError as error:
         raise EvaluationError(f"case {row['case']}: {error}") from error
 
 
-def read_ct(row: dict[str, Any]) -> list[hd.Volume]:
+def read_ct_and_truth(row: dict[str, Any]) -> list[hd.Volume]:
     """Read CT in HU and truth on one grid."""
-    image: Path = row["image"]
-    source = MaskFile(image)
+    sources = [MaskFile(row["image"]), row["truth"]]
     try:
-        if image.name.endswith(NIFTI_SUFFIXES):
-            ct = read_image(image)
-        else:
-            volume = read_volume(find_series(image))
-            ct = hd.Volume(volume.voxels, volume.affine, coordinate_system="PATIENT")
-        return _placed([ct, read_mask(row["truth"])], [source, row["truth"]])
-    except (EvaluationError, TriageError) as error:
+        return on_common_grid([read_ct(row["image"]), read_mask(row["truth"])], sources)
+    except EvaluationError as error:
         raise EvaluationError(f"case {row['case']}: {error}") from error
-
-
-def _placed(volumes: list[hd.Volume], sources: list[MaskFile]) -> list[hd.Volume]:
-    placed = on_common_grid(volumes, sources)
-    for volume, source in zip(placed, sources, strict=True):
-        # Turning and padding cannot make up for another spacing.
-        if not volume.geometry_equal(placed[0], tol=POSITION_TOLERANCE):
-            raise EvaluationError(
-                f"{source}: geometry differs from {sources[0]}; resample one of them first"
-            )
-    return placed
 
 
 def dice_of_map(row: dict[str, Any]) -> list[float]:
@@ -138,7 +118,7 @@ class Application:
 
     def dice_of_ct(self, row: dict[str, Any]) -> list[float]:
         """Dice of what the application segments at each threshold."""
-        ct, truth = (volume.to_patient_orientation("HPL") for volume in read_ct(row))
+        ct, truth = (volume.to_patient_orientation("HPL") for volume in read_ct_and_truth(row))
         hu = np.rint(ct.array).clip(AIR_HU, MAX_HU).astype(np.int16)
         volume = Volume(hu, ct.affine, ())
         right, left = segment_lungs(volume, self.lung)

@@ -173,7 +173,10 @@ def on_common_grid(volumes: Sequence[hd.Volume], sources: Sequence[MaskFile]) ->
             placed = volume.match_geometry(reference, tol=POSITION_TOLERANCE)
         except RuntimeError as error:
             raise _different_grids(source, sources[first], volume, volumes[first]) from error
-        if index in complete and sorted(volume.spatial_shape) != sorted(reference.spatial_shape):
+        resized = sorted(volume.spatial_shape) != sorted(reference.spatial_shape)
+        # Turning and padding cannot make up for another spacing, and matching does not tell.
+        respaced = not placed.geometry_equal(reference, tol=POSITION_TOLERANCE)
+        if respaced or (index in complete and resized):
             raise _different_grids(source, sources[first], volume, volumes[first])
         if np.count_nonzero(placed.array) != np.count_nonzero(volume.array):
             raise EvaluationError(

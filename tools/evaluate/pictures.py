@@ -13,11 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from ct_triage.errors import TriageError
-from ct_triage.reading import read_volume
-from ct_triage.series import find_series
 from tools.evaluate.cases import load_masks, rows_of
-from tools.evaluate.masks import NIFTI_SUFFIXES, POSITION_TOLERANCE, EvaluationError, read_image
+from tools.evaluate.ct import read_ct
+from tools.evaluate.masks import POSITION_TOLERANCE, EvaluationError
 from tools.evaluate.report import Picture
 
 TRUTH_COLOUR, PREDICTION_COLOUR = "#35c46a", "#ff5a3c"
@@ -91,16 +89,9 @@ def _hounsfield(source: Path | None, reference: hd.Volume) -> NDArray | None:
     if source is None:
         return None
     try:
-        if source.name.endswith(NIFTI_SUFFIXES):
-            volume = read_image(source)
-        else:
-            ct = read_volume(find_series(source))
-            volume = hd.Volume(ct.voxels, ct.affine, coordinate_system="PATIENT")
-        placed = volume.match_geometry(
+        placed = read_ct(source).match_geometry(
             reference.get_geometry(), constant_value=LUNG_WINDOW_HU[0], tol=POSITION_TOLERANCE
         )
-    except TriageError as error:
-        raise EvaluationError(str(error)) from error
     except RuntimeError as error:
         raise EvaluationError(f"{source}: geometry differs from the case's masks") from error
     return placed.to_patient_orientation("HPL").array

@@ -87,6 +87,17 @@ def test_other_grids_are_refused_by_name(tmp_path: Path) -> None:
         on_common_grid([read_mask(source) for source in sources], sources)
 
 
+def test_another_spacing_is_refused_though_the_shape_agrees(tmp_path: Path) -> None:
+    sources = []
+    for name, pixel_mm in (("truth.nii.gz", 2.0), ("fine.nii.gz", 1.0)):
+        affine = np.diag([-pixel_mm, -pixel_mm, 5.0, 1.0])
+        file = tmp_path / name
+        nibabel.save(nibabel.Nifti1Image(np.ones((8, 8, 4), np.uint8), affine), file)
+        sources.append(MaskFile(file))
+    with pytest.raises(EvaluationError, match=r"fine\.nii\.gz: geometry differs from .*truth"):
+        on_common_grid([read_mask(source) for source in sources], sources)
+
+
 @pytest.mark.parametrize("name", ["noise.nii.gz", "noise.dcm"])
 def test_what_is_no_mask_is_refused_by_name(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"no mask at all" * 20)
