@@ -54,6 +54,13 @@ def run_configs(
     return monai_command("run", *named, cwd=cwd, launcher=launcher)
 
 
+def assert_refused_in_one_line(done: subprocess.CompletedProcess[str], named: object) -> None:
+    """Assert that a command failed and named the culprit in its last line, without a traceback."""
+    assert done.returncode != 0
+    assert str(named) in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def printed_losses(done: subprocess.CompletedProcess[str]) -> list[float]:
     """Return the losses that training printed, step by step."""
     return [float(v) for v in re.findall(r"loss: ([\d.]+)", done.stdout + done.stderr)]
