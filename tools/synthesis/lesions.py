@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.morphology import convex_hull_image
 
 from .fields import Array, smooth_noise, upper_share
 
@@ -35,21 +36,27 @@ class Lungs:
     mask : bool array (slices, rows, columns)
         Slices to the head, rows to the back, columns to the patient's left.
     spacing_mm : (slices, rows, columns)
-    depth_mm : float32 array
-        Distance to the outside of the lungs.
+    depth_mm, wall_mm : float32 arrays
+        Distance to the outside of the lungs, and to the chest wall or diaphragm, leaving aside
+        the mediastinum between the lungs.
     base, back : float32 arrays that broadcast against `mask`
         0 at the apex and at the front of the lungs, 1 at the base and at the back.
+    air_hu : float
+        Median density of the lungs.
     """
 
     mask: Mask
     spacing_mm: tuple[float, float, float]
     depth_mm: Array
+    wall_mm: Array
     base: Array
     back: Array
+    air_hu: float
 
     @classmethod
-    def of(cls, mask: Mask, spacing_mm: Sequence[float]) -> Lungs:
+    def of(cls, ct_hu: NDArray[np.floating], mask: Mask, spacing_mm: Sequence[float]) -> Lungs:
         """Measure the lungs; `mask` must hold at least one voxel."""
+        hull = np.stack([convex_hull_image(s) if s.any() else s for s in mask])
         slices = np.flatnonzero(mask.any((1, 2)))
         rows = np.flatnonzero(mask.any((0, 2)))
         z = np.arange(mask.shape[0], dtype=np.float32)[:, None, None]
@@ -59,8 +66,10 @@ class Lungs:
             mask,
             (dz, dy, dx),
             ndimage.distance_transform_edt(mask, sampling=spacing_mm).astype(np.float32),
+            ndimage.distance_transform_edt(hull, sampling=spacing_mm).astype(np.float32),
             np.clip(1 - (z - slices[0]) / max(1, slices[-1] - slices[0]), 0, 1),
             np.clip((y - rows[0]) / max(1, rows[-1] - rows[0]), 0, 1),
+            float(np.median(ct_hu[mask])),
         )
 
     def noise(self, scale_mm: float, random: np.random.Generator) -> Array:
@@ -70,11 +79,24 @@ class Lungs:
 
 @dataclass(frozen=True, slots=True)
 class Lesions:
-    """What was drawn: opacity 0..1, density in HU, and where it is consolidation."""
+    """What was drawn.
+
+    Attributes
+    ----------
+    opacity : float32 array
+        0..1: how much of the lung's own density is replaced.
+    density_hu : float32 array
+        What it is replaced by.
+    consolidation : bool array
+        Where the opacity is consolidation and not ground glass.
+    other : bool array or None
+        What is drawn and is neither: nodules and fluid.
+    """
 
     opacity: Array
     density_hu: Array
     consolidation: Mask
+    other: Mask | None = None
 
 
 def insert_lesions(
@@ -109,12 +131,19 @@ def insert_lesions(
     ground_glass, consolidation : bool arrays
         What was drawn; together the lesions.
     """
-    patient = Lungs.of(lungs, spacing_mm)
+    box = ndimage.find_objects(lungs.astype(np.uint8))[0]
+    box = tuple(slice(max(0, axis.start - 1), axis.stop + 1) for axis in box)
+    patient = Lungs.of(ct_hu[box], lungs[box], spacing_mm)
     drawn = DISEASES[disease](patient, random, share)
-    opacity = np.where(lungs, drawn.opacity, 0).astype(np.float32)
-    ill = _laid_over(ct_hu, opacity, drawn, patient, random)
+    opacity = np.where(patient.mask, drawn.opacity, 0).astype(np.float32)
+    ill = ct_hu.astype(np.float32)
+    ill[box] = _laid_over(ill[box], opacity, drawn, patient, random)
     lesion = opacity >= LESION_OPACITY
-    return ill, lesion & ~drawn.consolidation, lesion & drawn.consolidation
+    if drawn.other is not None:
+        lesion &= ~drawn.other
+    glass, solid = np.zeros_like(lungs), np.zeros_like(lungs)
+    glass[box], solid[box] = lesion & ~drawn.consolidation, lesion & drawn.consolidation
+    return ill, glass, solid
 
 
 def worsen_lesions(
@@ -130,7 +159,7 @@ def worsen_lesions(
     small collection have, at places that are right. Parameters and return as in
     `insert_lesions`; `lesions` are the patient's own, and remain the truth.
     """
-    patient = Lungs.of(lungs, spacing_mm)
+    patient = Lungs.of(ct_hu, lungs, spacing_mm)
     soft = ndimage.gaussian_filter(lesions.astype(np.float32), [1.5 / s for s in spacing_mm])
     liking = soft + random.uniform(0.1, 0.6) * patient.noise(random.uniform(5, 20), random)
     opacity = soft * random.uniform(0.2, 0.9)
@@ -151,7 +180,7 @@ def worsen_lesions(
 def covid19(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:
     """Bilateral, peripheral and basal ground glass, in part paved, in part consolidated."""
     affinity = (
-        random.uniform(0.3, 2.5) * np.exp(-lungs.depth_mm / random.uniform(6, 25))
+        random.uniform(0.3, 2.5) * np.exp(-lungs.wall_mm / random.uniform(6, 25))
         + random.uniform(0, 2) * lungs.base
         + random.uniform(-0.3, 2) * lungs.back
         + random.uniform(0.6, 1.4) * lungs.noise(random.uniform(18, 45), random)
@@ -161,7 +190,7 @@ def covid19(lungs: Lungs, random: np.random.Generator, share: float | None = Non
     if share is None:
         share = float(np.exp(random.uniform(np.log(0.01), np.log(0.65))))
     opacity = _opacity(lungs, affinity, share, random.uniform(0.03, 0.25))
-    opacity *= random.uniform(0.6, 1)
+    opacity *= random.uniform(0.75, 1)
     density = _ground_glass_hu(lungs, random)
     if random.random() < 0.4:
         density += _paving_hu(lungs, random)
@@ -174,8 +203,9 @@ def covid19(lungs: Lungs, random: np.random.Generator, share: float | None = Non
 
 
 def bacterial(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:
-    """One lobe's worth of consolidation with air bronchograms and a rim of ground glass."""
-    inside = np.argwhere(lungs.mask)
+    """Consolidation of a part of one lobe with air bronchograms, often with fluid beside it."""
+    lobe = _lobe(lungs, random)
+    inside = np.argwhere(lobe)
     centre = inside[random.integers(len(inside))]
     distance = np.sqrt(
         sum(
@@ -185,16 +215,37 @@ def bacterial(lungs: Lungs, random: np.random.Generator, share: float | None = N
             )
         )
     ).astype(np.float32)
-    middle = inside[:, 2].mean()
-    other_lung = (np.arange(lungs.mask.shape[2]) > middle) != (centre[2] > middle)
-    distance += 80 * other_lung.astype(np.float32)
     affinity = -distance / random.uniform(15, 30) + 0.7 * lungs.noise(12, random)
+    # A fissure stops the disease; what the lobe cannot hold goes beyond it.
+    affinity -= 20 * ~lobe
     if share is None:
         share = random.uniform(0.03, 0.25)
-    opacity = _opacity(lungs, affinity, share, random.uniform(0.05, 0.2))
-    return _consolidated(
-        lungs, opacity, _ground_glass_hu(lungs, random), affinity, share * 0.8, random
+    share = min(share, 0.95 * len(inside) / lungs.mask.sum())
+    opacity = _opacity(lungs, affinity, share, random.uniform(0.05, 0.2), spread_of=lobe)
+    drawn = _consolidated(
+        lungs, opacity, _ground_glass_hu(lungs, random), affinity, share * 0.8, random, lobe
     )
+    if random.random() < 0.5:
+        side = _left(lungs) == _left(lungs)[0, 0, centre[2]]
+        return _with_fluid(lungs, drawn, side & lungs.mask, random)
+    return drawn
+
+
+def nodules(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:  # noqa: ARG001
+    """Round, slightly lobed nodules of 2 to 10 mm radius in both lungs; no opacities."""
+    opacity = np.zeros(lungs.mask.shape, np.float32)
+    density = np.zeros_like(opacity)
+    spots = np.argwhere(lungs.mask & (lungs.depth_mm > 2))
+    for _ in range(int(random.integers(3, 16))):
+        centre = spots[random.integers(len(spots))] * np.asarray(lungs.spacing_mm)
+        radius_mm = float(np.clip(np.exp(random.normal(1.45, 0.45)), 2, 10))
+        firm_hu = random.uniform(-550, -350) if random.random() < 0.1 else random.uniform(-50, 90)
+        for _ in range(3):
+            lobe = centre + random.normal(0, 0.35, 3) * radius_mm
+            window, ball = _ball(lungs, lobe, radius_mm * random.uniform(0.6, 0.95))
+            opacity[window] = np.maximum(opacity[window], ball)
+            density[window] = np.where(ball > 0, firm_hu, density[window])
+    return Lesions(opacity, density, np.zeros_like(lungs.mask), opacity > 0)
 
 
 def normal(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:  # noqa: ARG001
@@ -206,6 +257,7 @@ def normal(lungs: Lungs, random: np.random.Generator, share: float | None = None
 DISEASES: dict[str, Callable[[Lungs, np.random.Generator, float | None], Lesions]] = {
     "covid19": covid19,
     "bacterial": bacterial,
+    "nodules": nodules,
     "normal": normal,
 }
 
@@ -225,17 +277,78 @@ def _laid_over(
     return np.where(opacity > 0, np.maximum(ct, ct + opacity * (density - ct)), ct)
 
 
-def _opacity(lungs: Lungs, affinity: Array, share: float, softness: float) -> Array:
-    """Opacity 0..1 with soft edges: 0.5 where the affinity passes the share's level."""
+def _left(lungs: Lungs) -> Mask:
+    """Columns of the left lung, (1, 1, columns): those beyond the emptiest in the middle."""
+    columns = lungs.mask.sum((0, 1))
+    middle = len(columns) // 2
+    near = slice(middle - len(columns) // 6, middle + len(columns) // 6 + 1)
+    cut = near.start + int(np.argmin(columns[near]))
+    return (np.arange(len(columns)) > cut)[None, None]
+
+
+def _lobe(lungs: Lungs, random: np.random.Generator) -> Mask:
+    """One lobe, bounded by a plane that lies and slopes as the fissures do."""
+    left = random.random() < 0.45
+    side = lungs.mask & (_left(lungs) == left)
+    if not side.any():
+        side = lungs.mask
+    oblique = lungs.base - random.uniform(0.2, 0.4) - random.uniform(0.5, 0.75) * (1 - lungs.back)
+    oblique = oblique + 0.02 * lungs.noise(25, random)
+    lower = oblique > 0
+    # The right lung has a middle lobe between the fissures.
+    upper = ~lower & ((lungs.base < random.uniform(0.4, 0.6)) | left)
+    lobes = [m for m in (lower, upper, ~lower & ~upper) if (m & side).sum() > 0.02 * side.sum()]
+    return side & lobes[int(random.integers(len(lobes)))]
+
+
+def _with_fluid(lungs: Lungs, drawn: Lesions, side: Mask, random: np.random.Generator) -> Lesions:
+    """Lay a pleural effusion into a lung: level to the back, with a meniscus along the wall."""
+    amount = random.uniform(0.05, 0.35)
+    level = 1 - amount * np.clip(lungs.base * 1.6 - 0.6, 0, 1)
+    meniscus = random.uniform(0.1, 0.3) * amount / 0.2 * np.exp(-lungs.wall_mm / 6)
+    fluid = side & (lungs.back + meniscus * (lungs.base > 0.4) > level) & (level < 0.995)
+    opacity = np.where(fluid, 1, drawn.opacity).astype(np.float32)
+    fluid_hu = random.uniform(0, 25)
+    density = np.where(fluid, fluid_hu, drawn.density_hu).astype(np.float32)
+    return Lesions(opacity, density, drawn.consolidation & ~fluid, fluid)
+
+
+def _ball(
+    lungs: Lungs, centre_mm: NDArray[np.float64], radius_mm: float
+) -> tuple[tuple[slice, ...], Array]:
+    """Share of each voxel that a ball fills, in the window around it."""
+    spacing = np.asarray(lungs.spacing_mm)
+    low = np.maximum(np.floor((centre_mm - radius_mm) / spacing).astype(int) - 1, 0)
+    high = np.minimum(np.ceil((centre_mm + radius_mm) / spacing).astype(int) + 2, lungs.mask.shape)
+    window = tuple(slice(a, b) for a, b in zip(low, np.maximum(high, low), strict=True))
+    # Sections are thick: three planes of each are looked at.
+    share = np.zeros([s.stop - s.start for s in window], np.float32)
+    for shift in (-1 / 3, 0, 1 / 3):
+        z, y, x = np.ogrid[window]
+        squares = zip((z + shift, y, x), spacing, centre_mm, strict=True)
+        distance = np.sqrt(sum((i * s - c) ** 2 for i, s, c in squares))
+        share += np.clip(0.5 + (radius_mm - distance) / spacing[1], 0, 1).astype(np.float32) / 3
+    return window, share
+
+
+def _opacity(
+    lungs: Lungs, affinity: Array, share: float, softness: float, spread_of: Mask | None = None
+) -> Array:
+    """Opacity 0..1 with soft edges: 0.5 where the affinity passes the share's level.
+
+    `softness` is in deviations of the affinity in the lungs, or in the part `spread_of`.
+    """
     level = upper_share(affinity, lungs.mask, share)
-    spread = softness * float(affinity[lungs.mask].std())
+    part = lungs.mask if spread_of is None else spread_of
+    spread = softness * float(affinity[part].std())
     scaled = np.clip((affinity - level) / max(spread, 1e-6), -30, 30)
     opacity = 1 / (1 + np.exp(-scaled))
     return np.where(opacity > 0.02, opacity, 0).astype(np.float32)
 
 
 def _ground_glass_hu(lungs: Lungs, random: np.random.Generator) -> Array:
-    mean = random.uniform(-680, -300)
+    # Fainter glass than this nobody would draw around.
+    mean = max(random.uniform(-680, -300), lungs.air_hu + random.uniform(130, 250))
     return (
         mean
         + random.uniform(20, 110) * lungs.noise(random.uniform(6, 15), random)
@@ -256,9 +369,10 @@ def _consolidated(
     liking: Array,
     share: float,
     random: np.random.Generator,
+    spread_of: Mask | None = None,
 ) -> Lesions:
     """Turn the part of the lesions that likes it most into consolidation."""
-    solidity = _opacity(lungs, liking, share, random.uniform(0.03, 0.2))
+    solidity = _opacity(lungs, liking, share, random.uniform(0.03, 0.2), spread_of)
     solid_hu = random.uniform(-60, 70) + random.uniform(5, 25) * lungs.noise(4, random)
     if random.random() < 0.5:
         # Bronchi stay open: two random sheets meet in a tree of thin curves.

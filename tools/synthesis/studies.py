@@ -12,10 +12,21 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from .bodies import rescanned, reshaped
 from .lesions import insert_lesions, worsen_lesions
 
 WORSENED_FROM_SHARE = 0.005
 """Patients with lesions above this share of the lungs get every second variant from them."""
+
+HEALTHY_UP_TO_SHARE = 0.001
+"""Patients with lesions in no more of the lungs may show any diagnosis."""
+
+DIAGNOSES = ("covid19", "bacterial", "nodules", "normal")
+COVID19_SHARES = (0.03, 0.6)
+"""Least and largest share of the lungs in studies with a diagnosis."""
+
+PIXEL_MM = 2.0
+GROUND_GLASS, CONSOLIDATION = 1, 2
 
 
 def write_synthetic(source: Path, folder: Path, variants: int) -> Iterable[str]:
@@ -45,14 +56,65 @@ def write_synthetic(source: Path, folder: Path, variants: int) -> Iterable[str]:
             yield job.result()
 
 
-def _write_study(source: Path, folder: Path, patient: str, variant: int) -> str:
-    images = {
-        kind: nibabel.as_closest_canonical(nibabel.load(source / f"{patient}_{kind}.nii.gz"))
-        for kind in ("ct", "lung", "lesion")
+def healthy_patients(folder: Path) -> list[str]:
+    """Return the patients of a folder whose lungs hold next to no lesions.
+
+    Parameters
+    ----------
+    folder
+        Folder of NAME_ct.nii.gz, NAME_lung.nii.gz, NAME_lesion.nii.gz.
+    """
+    healthy = []
+    for path in sorted(folder.glob("*_ct.nii.gz")):
+        patient = path.name.removesuffix("_ct.nii.gz")
+        lungs, lesions = (
+            np.asarray(_nifti(folder / f"{patient}_{kind}.nii.gz").dataobj) > 0
+            for kind in ("lung", "lesion")
+        )
+        if (lesions & lungs).sum() <= HEALTHY_UP_TO_SHARE * lungs.sum():
+            healthy.append(patient)
+    return healthy
+
+
+def write_diagnosed_study(
+    source: Path, patient: str, folder: Path, name: str, diagnosis: str, seed: int
+) -> None:
+    """Write a study of a diagnosis, drawn into the lungs of a healthy patient.
+
+    The patient is given another body and another scanner (`reshaped`, `rescanned`). What few
+    lesions he has of his own are not in the masks.
+
+    Parameters
+    ----------
+    source, patient
+        Folder and name of the patient, one of `healthy_patients`.
+    folder, name
+        Where to write NAME_ct, NAME_lung, NAME_lesion and NAME_opacity_seg.nii.gz (1 ground
+        glass, 2 consolidation), in pixels of 2 mm and slices of 5 to 8 mm.
+    diagnosis
+        One of `DIAGNOSES`.
+    seed
+        The same patient, diagnosis and seed give the same study.
+    """
+    ct, lungs, _, spacing_mm, _ = _read_patient(source, patient)
+    random = np.random.default_rng([zlib.crc32(patient.encode()), DIAGNOSES.index(diagnosis), seed])
+    target_mm = (float(random.uniform(5, 8)), PIXEL_MM, PIXEL_MM)
+    ct, lungs = reshaped(ct, lungs, spacing_mm, target_mm, random)
+    share = None
+    if diagnosis == "covid19":
+        share = float(np.exp(random.uniform(*np.log(COVID19_SHARES))))
+    ct, glass, solid = insert_lesions(ct, lungs, target_mm, diagnosis, random, share)
+    ct = rescanned(ct, target_mm, random)
+    masks = {
+        "lung": lungs,
+        "lesion": glass | solid,
+        "opacity_seg": GROUND_GLASS * glass + CONSOLIDATION * solid,
     }
-    ct, lungs, lesions = (_to_slices(np.asarray(image.dataobj)) for image in images.values())
-    lungs, lesions = lungs > 0, lesions > 0
-    spacing_mm = images["ct"].header.get_zooms()[::-1]
+    _write(folder, name, np.diag([*target_mm[::-1], 1.0]), ct, masks)
+
+
+def _write_study(source: Path, folder: Path, patient: str, variant: int) -> str:
+    ct, lungs, lesions, spacing_mm, affine = _read_patient(source, patient)
     random = np.random.default_rng([zlib.crc32(patient.encode()), variant])
     if variant % 2 and (lesions & lungs).sum() > WORSENED_FROM_SHARE * lungs.sum():
         ct = worsen_lesions(ct, lungs, lesions, spacing_mm, random)
@@ -61,16 +123,35 @@ def _write_study(source: Path, folder: Path, patient: str, variant: int) -> str:
         ct, glass, solid = insert_lesions(ct, lungs, spacing_mm, disease, random)
         lesions = lesions | glass | solid
     name = f"{patient}.synthetic-{variant}"
-    affine = images["ct"].affine
-    for kind, voxels in (
-        ("ct", np.round(ct).astype(np.int16)),
-        ("lung", lungs.astype(np.uint8)),
-        ("lesion", lesions.astype(np.uint8)),
-    ):
+    _write(folder, name, affine, ct, {"lung": lungs, "lesion": lesions})
+    return name
+
+
+def _nifti(path: Path) -> nibabel.Nifti1Image:
+    return nibabel.Nifti1Image.from_filename(path)
+
+
+def _read_patient(
+    source: Path, patient: str
+) -> tuple[NDArray, NDArray[np.bool_], NDArray[np.bool_], tuple[float, ...], NDArray]:
+    """Read CT, lungs, lesions (slices up, rows back, columns left), spacing and RAS affine."""
+    images = {
+        kind: nibabel.as_closest_canonical(_nifti(source / f"{patient}_{kind}.nii.gz"))
+        for kind in ("ct", "lung", "lesion")
+    }
+    ct, lungs, lesions = (_to_slices(np.asarray(image.dataobj)) for image in images.values())
+    spacing_mm = images["ct"].header.get_zooms()[::-1]
+    return ct, lungs > 0, lesions > 0, spacing_mm, images["ct"].affine
+
+
+def _write(folder: Path, name: str, affine: NDArray, ct: NDArray, masks: dict) -> None:
+    """Write NAME_ct.nii.gz as int16 HU and the masks as uint8, given as in `_read_patient`."""
+    files = {"ct": np.clip(np.round(ct), -32768, 32767).astype(np.int16)}
+    files |= {kind: mask.astype(np.uint8) for kind, mask in masks.items()}
+    for kind, voxels in files.items():
         nibabel.save(
             nibabel.Nifti1Image(_from_slices(voxels), affine), folder / f"{name}_{kind}.nii.gz"
         )
-    return name
 
 
 def _to_slices(voxels: NDArray) -> NDArray:
