@@ -61,6 +61,19 @@ def _unit(hu: torch.Tensor) -> torch.Tensor:
     return (hu - HU_WINDOW[0]) / (HU_WINDOW[1] - HU_WINDOW[0])
 
 
+@pytest.mark.parametrize("member", ["resnet21", "resnet18", "fpn", "dpn92"])
+def test_a_short_training_moves_the_statistics_of_evaluation(
+    member: str, architectures: dict
+) -> None:
+    norms = [
+        module
+        for module in build_member(architectures[member]).modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    ]
+    assert norms
+    assert {module.momentum for module in norms} == {0.1}
+
+
 # The rule, section 4.1.6
 
 

@@ -104,6 +104,16 @@ def test_the_detector_has_the_hyperparameters_of_table_2() -> None:
     assert set(detector([image], [target])) == five
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_slices_keep_their_size_and_values(training: bool) -> None:
+    transform = package.mask_rcnn().train(training).transform
+    slices = [torch.rand(1, 64, 80), torch.rand(1, 64, 96)]
+    batch, _ = transform(slices)
+    assert batch.image_sizes == [(64, 80), (64, 96)]
+    assert torch.equal(batch.tensors[0, :, :, :80], slices[0])
+    assert torch.equal(batch.tensors[1], slices[1])
+
+
 def test_targets_are_the_connected_pieces_of_each_class() -> None:
     opacity = np.zeros((1, 20, 30), np.uint8)
     opacity[0, 2:6, 3:10] = 1

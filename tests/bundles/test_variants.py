@@ -93,6 +93,22 @@ def _loss_of_a_batch(workflow: ConfigWorkflow) -> Callable[[], float]:
     return measure
 
 
+@pytest.mark.parametrize(("bundle", "variant"), [(LESIONS, "fpn"), (LUNGS, "triplanar")])
+def test_a_short_training_moves_the_statistics_of_an_efficientnet(
+    bundle: str, variant: str
+) -> None:
+    configs = config_files(BUNDLES_FOLDER / bundle, f"train variants/{variant}")
+    parser = ConfigParser(ConfigParser.load_config_files(configs))
+    parser.update({"bundle_root": str(BUNDLES_FOLDER / bundle), "encoder": "efficientnet-b0"})
+    norms = [
+        module
+        for module in parser.get_parsed_content("network_def").modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    ]
+    assert norms
+    assert {module.momentum for module in norms} == {0.1}
+
+
 def test_every_variant_is_tested_here() -> None:
     shipped = {
         (bundle, path.stem)

@@ -12,11 +12,29 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 LESION_CLASSES = 3
 """Background, ground glass (1), consolidation (2)."""
+
+
+class SlicesAsTheyAre(GeneralizedRCNNTransform):
+    """Batch slices without normalising or resizing them, in training and in evaluation.
+
+    torchvision's own option to skip resizing holds in training only.
+    """
+
+    def __init__(self) -> None:
+        # The sizes are read by `resize` alone.
+        super().__init__(min_size=1, max_size=1, image_mean=[0.0], image_std=[1.0])
+
+    def resize(
+        self, image: torch.Tensor, target: dict[str, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
+        """Return what came in."""
+        return image, target
 
 
 def mask_rcnn(
@@ -26,7 +44,6 @@ def mask_rcnn(
     box_features: int = 128,
     anchor_sizes: Sequence[int] = (4, 8, 16, 32),
     aspect_ratios: Sequence[float] = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0),
-    image_size: int = 160,
 ) -> MaskRCNN:
     """Build torchvision's Mask R-CNN with the paper's hyperparameters for slices of one channel.
 
@@ -42,8 +59,6 @@ def mask_rcnn(
         Width of the box branch.
     anchor_sizes, aspect_ratios
         Anchors at each place of each level (table 2: 2^2 to 2^5, six "scales").
-    image_size
-        Longer side of a slice in pixels; slices are not resized.
     """
     body = resnet_fpn_backbone(
         backbone_name=backbone,
@@ -61,13 +76,8 @@ def mask_rcnn(
     body.out_channels = channels
     levels = len(stages) + 1
     names = [str(level) for level in range(len(stages))]
-    return MaskRCNN(
+    detector = MaskRCNN(
         body,
-        min_size=1,
-        max_size=image_size,
-        image_mean=[0.0],
-        image_std=[1.0],
-        _skip_resize=True,
         rpn_anchor_generator=AnchorGenerator(
             (tuple(anchor_sizes),) * levels, (tuple(aspect_ratios),) * levels
         ),
@@ -89,6 +99,8 @@ def mask_rcnn(
         mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
         mask_predictor=MaskRCNNPredictor(channels, channels, LESION_CLASSES),
     )
+    detector.transform = SlicesAsTheyAre()
+    return detector
 
 
 def copy_weights(detector: MaskRCNN, checkpoint: str | Path) -> None:
