@@ -200,6 +200,8 @@ def summarise(result: dict[str, Any]) -> str:
         told = "not told" if percent is None else f"{percent:.1f} %"
         lines.append(f"COVID-19    {told} (probability, {result['models'][-1]['name']})")
     lines += follow_up_lines(result.get("follow_up"))
+    lines.append(f"quality     {result['quality']['verdict']}")
+    lines += [f"            {reason['text']}" for reason in result["quality"]["reasons"]]
     lines += [f"note        {note}" for note in result["notes"]]
     return "\n".join(lines)
 
