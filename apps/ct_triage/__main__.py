@@ -8,7 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from ct_triage.termination import end_on_sigterm
+from ct_triage.termination import end_on_sigterm, wait_if_ending
 
 REPOSITORY_BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 # Holoscan asks for this much stack and warns when it has less.
@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
             outcome = run_every_series(pipeline)
     except TriageError as error:
         outcome = Outcome(error)
+    wait_if_ending()
     for result in outcome.results:
         print(summarise(result))
     if outcome.files:

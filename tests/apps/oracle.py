@@ -47,12 +47,19 @@ class MultitaskThreshold(torch.nn.Module):
 
 
 def write_oracle_bundle(
-    folder: Path, threshold_hu: float, network: type[torch.nn.Module] = HounsfieldThreshold
+    folder: Path,
+    threshold_hu: float,
+    network: type[torch.nn.Module] = HounsfieldThreshold,
+    **settings: object,
 ) -> Path:
-    """Write ``models/model.ts`` and its hash; the grid is 2 mm like that of the real bundles."""
+    """Write ``models/model.ts`` and its hash; the grid is 2 mm like that of the real bundles.
+
+    ``settings`` adds keys to its inference.json or replaces them.
+    """
     models = folder / "models"
     models.mkdir(parents=True)
     config = {"spacing_mm": [2.0, 2.0], "hu_window": HU_WINDOW, "threshold": 0.5, "divisor": 16}
+    config |= settings
     metadata = {"name": f"oracle {folder.name}", "version": "1.2.3"}
     module = torch.jit.script(network(threshold_hu))
     torch.jit.save(

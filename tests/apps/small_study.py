@@ -14,6 +14,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from ct_triage.configuration import Configuration
 from ct_triage.fhir import build_fhir
 from ct_triage.provenance import ModelIdentity, Origin
+from ct_triage.quality import Quality, Reason
+from ct_triage.quality_features import FEATURE_NAMES, Features
 from ct_triage.report import build_report
 from ct_triage.result_json import build_result
 from ct_triage.seg import build_seg
@@ -40,6 +42,11 @@ ORIENTATIONS: dict[str, list[list[float]]] = {
     "gantry tilt": [[0, 0, 1], [0, _C, _S], [1, 0, 0]],
 }
 
+FEATURES = Features(**dict.fromkeys(FEATURE_NAMES, 1.0))
+ACCEPTABLE = Quality((), 2.5, 8.0, FEATURES)
+NOISY = Reason("noise", "noise in soft tissue is 400 HU, at most 150 HU is known", 400.0, 150.0)
+DISTANT = Reason("far_from_training", "the study is unlike the others", 12.0, 8.0)
+INVERTED = Reason("hounsfield_scale", "air is at 1000 HU", 1000.0, -880.0)
 
 UUID_TEXT = "b4a3f6d2-41c5-4d0e-9c79-6a1b6f0f8f11"
 
@@ -52,6 +59,7 @@ class SmallStudy:
     segments: Segments
     origin: Origin = ORIGIN
     covid19_probability: float | None = None
+    quality: Quality = ACCEPTABLE
 
     @property
     def findings(self) -> Findings:
@@ -64,10 +72,14 @@ class SmallStudy:
     def report(self) -> Comprehensive3DSR:
         outputs = self.origin.configuration.outputs
         seg = self.seg() if outputs.seg else None
-        return build_report(self.volume, self.segments, seg, self.findings, self.origin)
+        return build_report(
+            self.volume, self.segments, seg, self.findings, self.quality, self.origin
+        )
 
     def result(self) -> dict[str, Any]:
-        return build_result(self.volume, self.seg(), self.report(), self.findings, self.origin)
+        return build_result(
+            self.volume, self.seg(), self.report(), self.findings, self.quality, self.origin
+        )
 
     def fhir(self) -> dict[str, Any]:
         return build_fhir(self.volume, self.report(), self.origin)
@@ -103,6 +115,7 @@ def small_study(
     notes: tuple[str, ...] = (),
     configuration: Configuration | None = None,
     covid19_probability: float | None = None,
+    reasons: tuple[Reason, ...] = (),
     **attributes: object,
 ) -> SmallStudy:
     """Make a study.
@@ -115,7 +128,10 @@ def small_study(
     headers = tuple(_header(i, affine, spacing_mm, without, attributes) for i in range(SHAPE[0]))
     volume = Volume(np.full(SHAPE, -700, np.int16), affine, headers, notes)
     origin = replace(ORIGIN, configuration=configuration or Configuration())
-    return SmallStudy(volume, _masks(lesions, right_lung), origin, covid19_probability)
+    quality = replace(ACCEPTABLE, reasons=reasons)
+    return SmallStudy(
+        volume, _masks(lesions, right_lung), origin, covid19_probability, quality
+    )
 
 
 def _masks(lesions: bool, right_lung: bool) -> Segments:

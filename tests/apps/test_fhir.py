@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fhir.resources.R4B.diagnosticreport import DiagnosticReport
-from small_study import SmallStudy, small_study, study_with_uuid_text
+from small_study import NOISY, SmallStudy, small_study, study_with_uuid_text
 
 from ct_triage.configuration import Configuration
 
@@ -25,11 +25,12 @@ def _code(concept: dict[str, Any]) -> tuple[str, str]:
     params=[
         {},
         {"lesions": False},
+        {"reasons": (NOISY,)},
         {"without": ("PatientID", "AccessionNumber", "ContentDate", "StudyDate")},
         {"configuration": Configuration.model_validate(MULTITASK), "covid19_probability": 0.25},
         {"configuration": Configuration.model_validate({"outputs": {"seg": False, "sr": False}})},
     ],
-    ids=["lesions", "healthy", "bare headers", "identification", "alone"],
+    ids=["lesions", "healthy", "noisy", "bare headers", "identification", "alone"],
 )
 def study(request: pytest.FixtureRequest) -> SmallStudy:
     return small_study(**request.param)
@@ -58,7 +59,8 @@ def test_numbers_are_those_of_result_json() -> None:
     findings = study.result()["findings"]
     fhir = study.fhir()
     observations = _observations(fhir)
-    assert [item["reference"] for item in fhir["result"]] == ["#group-1", "#group-2", "#group-3"]
+    references = ["#group-1", "#group-2", "#group-3", "#evaluation-1"]
+    assert [item["reference"] for item in fhir["result"]] == references
     for number, key in enumerate(("right_lung", "left_lung", "both_lungs"), 1):
         members = [
             observations[member["reference"].removeprefix("#")]
@@ -120,6 +122,16 @@ def test_identification_is_a_group_of_its_own() -> None:
     probability = observations[member["reference"].removeprefix("#")]
     assert _code(probability["code"])[1] == "122157"
     assert probability["valueQuantity"]["value"] == 25
+
+
+def test_quality_of_the_series_is_among_the_results() -> None:
+    fhir = small_study(reasons=(NOISY,)).fhir()
+    observations = _observations(fhir)
+    verdict, finding = observations["evaluation-1"], observations["evaluation-2"]
+    assert _code(verdict["code"])[1] == "130550"
+    assert _code(verdict["valueCodeableConcept"]) == ("http://www.radlex.org", "RID13")
+    assert _code(finding["valueCodeableConcept"])[1] == "130578"
+    assert NOISY.text in fhir["conclusion"]
 
 
 def test_without_the_report_it_does_not_claim_to_be_it() -> None:

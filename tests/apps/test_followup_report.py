@@ -41,7 +41,13 @@ def _follow_up(folder: Path, study: SmallStudy) -> FollowUp:
 
 def _report(study: SmallStudy, follow_up: FollowUp) -> Dataset:
     return build_report(
-        study.volume, study.segments, study.seg(), study.findings, study.origin, follow_up
+        study.volume,
+        study.segments,
+        study.seg(),
+        study.findings,
+        study.quality,
+        study.origin,
+        follow_up,
     )
 
 
@@ -51,6 +57,7 @@ def _result(study: SmallStudy, follow_up: FollowUp) -> dict[str, Any]:
         study.seg(),
         _report(study, follow_up),
         study.findings,
+        study.quality,
         study.origin,
         follow_up,
     )

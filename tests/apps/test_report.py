@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from small_study import MODELS, UUID_TEXT, SmallStudy, small_study, study_with_uuid_text
+from small_study import (
+    DISTANT,
+    INVERTED,
+    MODELS,
+    NOISY,
+    UUID_TEXT,
+    SmallStudy,
+    small_study,
+    study_with_uuid_text,
+)
 from validators import (
     dcentvfy_errors,
     dciodvfy_errors,
@@ -17,6 +26,7 @@ from validators import (
     pixelmed_sr_errors,
 )
 
+from ct_triage.quality import Reason
 from ct_triage.severity import Findings, Involvement
 
 STUDIES: dict[str, dict[str, Any]] = {
@@ -25,6 +35,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "no right lung": {"right_lung": False},
     "gantry tilt": {"orientation": "gantry tilt"},
     "bare headers": {"without": ("PatientName", "PatientBirthDate", "StudyDate", "ContentDate")},
+    "poor": {"reasons": (NOISY, DISTANT)},
     "repaired": {"notes": ("the slices are sheared", "Rescale Slope is missing")},
 }
 
@@ -50,7 +61,7 @@ def test_it_is_a_valid_object(study: SmallStudy, write: Callable[[Dataset], Path
 
 
 # Seconds each, and the other studies have the same content tree.
-@pytest.mark.parametrize("name", ["healthy", "repaired"])
+@pytest.mark.parametrize("name", ["healthy", "poor", "repaired"])
 def test_it_follows_its_templates(name: str, write: Callable[[Dataset], Path]) -> None:
     assert pixelmed_sr_errors(write(small_study(**STUDIES[name]).report())) == []
 
@@ -183,7 +194,35 @@ def test_the_image_library_shows_the_ends_and_the_most_affected_slice() -> None:
 def test_it_says_what_it_is_not_and_what_was_repaired(study: SmallStudy) -> None:
     disclaimer, *notes = _texts(study.report(), "Comment")
     assert "Not for clinical use" in disclaimer
-    assert notes == list(study.volume.notes)
+    reasons = [reason.text for reason in study.quality.reasons]
+    assert notes == [*reasons, *study.volume.notes]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "verdict", "findings"),
+    [
+        ((), "RID12", []),
+        ((NOISY, NOISY), "RID13", [("DCM", "130578", "Poor SNR")]),
+        (
+            (DISTANT, INVERTED),
+            "RID14",
+            [
+                ("99CTTRIAGE", "UNKNOWN_KIND", "Unlike the studies the models know"),
+                ("DCM", "111219", "Inappropriate image processing"),
+            ],
+        ),
+    ],
+)
+def test_quality_of_the_series_is_coded(
+    reasons: tuple[Reason, ...], verdict: str, findings: list[tuple[str, str, str]]
+) -> None:
+    report = small_study(reasons=reasons).report()
+    (quality,) = _find(report, "Imaging Series Quality")
+    assert quality.ConceptNameCodeSequence[0].CodeValue == "130550"
+    assert quality.ConceptCodeSequence[0].CodingSchemeDesignator == "RADLEX"
+    assert quality.ConceptCodeSequence[0].CodeValue == verdict
+    found = [item.ConceptCodeSequence[0] for item in _find(report, "Quality Finding")]
+    assert [(c.CodingSchemeDesignator, c.CodeValue, c.CodeMeaning) for c in found] == findings
 
 
 def test_it_is_complete_but_neither_verified_nor_final() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from small_study import MODELS, small_study
+from small_study import INVERTED, MODELS, NOISY, small_study
 
 from ct_triage import __version__
 
@@ -39,6 +39,8 @@ def test_it_follows_the_schema(schema: dict[str, Any], lesions: bool) -> None:
         lambda r: r["findings"]["left_lung"].update(lesion_share_percent=101.0),
         lambda r: r["findings"]["left_lung"].update(lung_volume_ml="12"),
         lambda r: r["models"][0].update(sha256="unknown"),
+        lambda r: r["quality"].update(verdict="good"),
+        lambda r: r["quality"].update(reasons=[{"code": "mood", "text": "", "value": 1}]),
     ],
 )
 def test_the_schema_refuses_what_is_wrong(
@@ -48,6 +50,21 @@ def test_the_schema_refuses_what_is_wrong(
     spoil(result)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(result, schema)
+
+
+def test_quality_gives_each_reason_with_its_numbers(schema: dict[str, Any]) -> None:
+    assert small_study().result()["quality"]["verdict"] == "acceptable"
+    result = small_study(reasons=(NOISY, INVERTED)).result()
+    jsonschema.validate(result, schema)
+    quality = result["quality"]
+    assert quality["verdict"] == "unreliable"
+    assert quality["reasons"][0] == {
+        "code": "noise",
+        "text": NOISY.text,
+        "value": 400.0,
+        "limit": 150.0,
+    }
+    assert quality["distance"] == 2.5
 
 
 def test_findings_are_those_of_the_masks() -> None:

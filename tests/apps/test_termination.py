@@ -52,25 +52,56 @@ def test_it_ends_after_what_must_not_be_interrupted(tmp_path: Path) -> None:
     assert (tmp_path / "complete").exists()
 
 
-def test_unfinished_files_are_removed(tmp_path: Path) -> None:
+def test_unfinished_files_are_removed_while_more_are_written(tmp_path: Path) -> None:
     process = _start(
         f"""
-        import pathlib, time
-        from ct_triage.termination import end_on_sigterm, removed_on_sigterm
+        import itertools, pathlib
+        from ct_triage.termination import end_on_sigterm, scratch_folder
         end_on_sigterm()
-        for name in ("finished", "unfinished"):
-            folder = pathlib.Path({str(tmp_path)!r}, name)
-            folder.mkdir()
-            with removed_on_sigterm(folder):
-                (folder / "seg.dcm").touch()
-                if name == "unfinished":
+        parent = pathlib.Path({str(tmp_path)!r})
+        with scratch_folder(parent, "finished-") as folder:
+            (folder / "seg.dcm").touch()
+        (parent / "finished").mkdir()
+        with scratch_folder(parent, "unfinished-") as folder:
+            for number in itertools.count():
+                if number == 1000:
                     print("ready", flush=True)
-                    time.sleep(60)
+                try:
+                    (folder / str(number)).touch()
+                except FileNotFoundError:
+                    pass
         """
     )
     _terminate_when_ready(process)
     assert process.wait(timeout=30) == 128 + signal.SIGTERM
     assert [path.name for path in tmp_path.iterdir()] == ["finished"]
+
+
+def test_a_writer_whose_files_are_gone_does_not_decide_the_exit_code(tmp_path: Path) -> None:
+    process = _start(
+        f"""
+        import pathlib, shutil, threading, time
+        from ct_triage.termination import end_on_sigterm, scratch_folder, wait_if_ending
+        end_on_sigterm()
+        remove, removed = shutil.rmtree, threading.Event()
+        def slowly(folder, **options):
+            remove(folder, **options)
+            removed.set()
+            time.sleep(1)
+        shutil.rmtree = slowly
+        try:
+            with scratch_folder(pathlib.Path({str(tmp_path)!r}), "x-") as folder:
+                print("ready", flush=True)
+                removed.wait()
+                (folder / "seg.dcm").touch()
+        except FileNotFoundError:
+            wait_if_ending()
+            sys.exit(6)
+        """
+    )
+    _terminate_when_ready(process)
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unfinished_results_are_removed(tmp_path: Path) -> None:

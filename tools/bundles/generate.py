@@ -54,6 +54,7 @@ REPEATED_IN_INFERENCE = (
     "hu_window",
     "divisor",
     "threshold",
+    "temperature",
     "window_size",
     "lung_region",
     "crop_margin",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ct_triage.configuration import Configuration
 from ct_triage.errors import TriageError
-from ct_triage.lesions import SliceLesionModel
+from ct_triage.lesions import LESION_MODELS, LesionModel, SliceLesionModel, load_lesion_model
 from ct_triage.lungs import segment_lungs
 from ct_triage.network import AxialView, SliceNetwork
 from ct_triage.reading import AIR_HU, MAX_HU
@@ -78,6 +78,12 @@ def dice_of_map(row: dict[str, Any]) -> list[float]:
     return [_dice((probabilities >= t) & inside, truth) for t in THRESHOLDS]
 
 
+def as_volume(ct: hd.Volume) -> Volume:
+    """Return CT in HU as the application has it."""
+    hu = np.rint(ct.array).clip(AIR_HU, MAX_HU).astype(np.int16)
+    return Volume(hu, ct.affine, ())
+
+
 @dataclass(frozen=True, slots=True)
 class _Remembering(SliceNetwork):
     """A network that is run once on a case, whatever threshold is tried."""
@@ -119,8 +125,7 @@ class Application:
     def dice_of_ct(self, row: dict[str, Any]) -> list[float]:
         """Dice of what the application segments at each threshold."""
         ct, truth = (volume.to_patient_orientation("HPL") for volume in read_ct_and_truth(row))
-        hu = np.rint(ct.array).clip(AIR_HU, MAX_HU).astype(np.int16)
-        volume = Volume(hu, ct.affine, ())
+        volume = as_volume(ct)
         right, left = segment_lungs(volume, self.lung)
         own = {f.name: getattr(self.lesion, f.name) for f in fields(SliceNetwork)}
         model = SliceLesionModel(_Remembering(**own), DEFAULTS.thresholds.min_lesion_ml)
@@ -129,6 +134,66 @@ class Application:
             at_threshold = replace(model, network=replace(model.network, threshold=threshold))
             dice.append(_dice(at_threshold.find(volume, right | left).mask, truth.array))
         return dice
+
+
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """The application's lungs and its identification.
+
+    Attributes
+    ----------
+    lung : SliceNetwork
+        Lung network.
+    multitask : LesionModel
+        A lesion model that identifies.
+    temperature : float
+        That its probabilities are made with.
+    """
+
+    lung: SliceNetwork
+    multitask: LesionModel
+    temperature: float
+
+    @classmethod
+    def load(cls, models: Path) -> "Identifier":
+        """Load the bundles.
+
+        Raises
+        ------
+        EvaluationError
+            If one is missing or was changed.
+        """
+        name = next(name for name, kind in LESION_MODELS.items() if kind.identifies)
+        settings = {"models": {"lesions": name}, "identification": True}
+        try:
+            return cls(
+                SliceNetwork.load(models / DEFAULTS.models.lungs),
+                load_lesion_model(models, Configuration.model_validate(settings)),
+                SliceNetwork.load(models / name).temperature,
+            )
+        except TriageError as error:
+            raise EvaluationError(str(error)) from error
+
+    @property
+    def model(self) -> str:
+        """Name, version and SHA-256 of the weights, with blanks between."""
+        identity = self.multitask.identity
+        return f"{identity.name} {identity.version} {identity.sha256}"
+
+    def probability(self, row: dict[str, Any]) -> float:
+        """Return the probability of one case.
+
+        Raises
+        ------
+        EvaluationError
+            If its CT cannot be read, or holds no lung.
+        """
+        volume = as_volume(read_ct(row["image"]).to_patient_orientation("HPL"))
+        right, left = segment_lungs(volume, self.lung)
+        probability = self.multitask.find(volume, right | left).covid19_probability
+        if probability is None:
+            raise EvaluationError(f"case {row['case']}: no lung was found in {row['image']}")
+        return probability
 
 
 def _dice(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:

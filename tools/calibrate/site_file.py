@@ -69,11 +69,22 @@ def write_site_file(
         **({"model": model} if model else {}),
     }
     new = {**content, key: value, "calibration": {**summary, **records}}
-    file = folder / SITE_FILE
+    text = yaml.safe_dump(new, sort_keys=False, allow_unicode=True)
+    return write_whole(folder / SITE_FILE, text)
+
+
+def write_whole(file: Path, text: str) -> Path:
+    """Write a file so that a reader finds all of it or what was there before; return it.
+
+    Raises
+    ------
+    EvaluationError
+        If it cannot be written.
+    """
     try:
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
-            partial = Path(scratch, SITE_FILE)
-            partial.write_text(yaml.safe_dump(new, sort_keys=False, allow_unicode=True))
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=file.parent) as scratch:
+            partial = Path(scratch, file.name)
+            partial.write_text(text)
             os.replace(partial, file)
     except OSError as error:
         raise EvaluationError(f"{file}: cannot be written ({error.strerror})") from error

@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from ct_triage import codes, provenance
 from ct_triage.followup_report import evidence_of, time_point_groups
 from ct_triage.provenance import Origin
-from ct_triage.report import DISCLAIMER, comments, observation_context
+from ct_triage.report import DISCLAIMER, observation_context, qualitative_evaluations
 from tools.followup.studies import StudySeries
 
 # After those of the application's own results.
@@ -41,7 +41,7 @@ def build_follow_up_report(studies: StudySeries) -> Comprehensive3DSR:
             )
         ),
     )
-    content[0].ContentSequence.append(comments([DISCLAIMER, *follow_up.notes]))
+    content[0].ContentSequence.append(qualitative_evaluations([DISCLAIMER, *follow_up.notes]))
     instances = [point.instance.sop_instance_uid for point in points if point.instance]
     report = Comprehensive3DSR(
         evidence=[

@@ -45,6 +45,16 @@ COMMENT = codes.DCM.Comment
 # TID 1500 row 12; not in pydicom's dictionaries.
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 
+# --- Quality: CID 7036 for the verdict. Findings are of CID 6135 and CID 6315, written for other
+# examinations in the same words; what they lack is in the private scheme.
+SERIES_QUALITY = codes.DCM.ImagingSeriesQuality
+QUALITY_VERDICTS = {
+    "acceptable": codes.cid7036.DiagnosticQuality,
+    "limited": codes.cid7036.LimitedQuality,
+    "unreliable": codes.cid7036.NonDiagnosticQuality,
+}
+QUALITY_FINDING = codes.DCM.QualityFinding
+
 # --- Identification; a probability has no context group of its own, percent is CID 7181's unit.
 COVID_19 = Code("840539006", "SCT", "COVID-19")
 PROBABILITY = codes.DCM.Probability
@@ -107,6 +117,15 @@ class PrivateCodes:
             "CORR_CHANGE", "Change of the lesion volume corrected for lung volume"
         )
         self.response = code("RESPONSE", "Response since the previous study")
+        self.quality_findings = {
+            "lungs_incomplete": codes.cid6315.AnatomyCoverageIncomplete,
+            "field_of_view": codes.cid6315.PoorFOVSelection,
+            "noise": codes.cid6315.PoorSNR,
+            "hounsfield_scale": codes.cid6135.InappropriateImageProcessing,
+            "slice_spacing": code("SLICE_SPACING", "Slices too far apart"),
+            "lungs_implausible": code("NO_LUNGS", "What was found does not look like lungs"),
+            "far_from_training": code("UNKNOWN_KIND", "Unlike the studies the models know"),
+        }
         self.responses = {
             "positive response": code("POSITIVE", "Positive response"),
             "stable": code("STABLE", "Stable (change below 1 %)"),

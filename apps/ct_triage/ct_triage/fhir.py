@@ -37,6 +37,7 @@ CODE_SYSTEMS = {
     "LN": "http://loinc.org",
     "UCUM": "http://unitsofmeasure.org",
     "UMLS": "http://terminology.hl7.org/CodeSystem/umls",
+    "RADLEX": "http://www.radlex.org",
 }
 # SNOMED CT's own concepts for what DICOM composes of a structure and its side.
 LUNGS_BY_SIDE = {
@@ -87,6 +88,10 @@ class _Mapping:
             {"reference": f"#{self._group(group, f'group-{number}')}"}
             for number, group in enumerate(self._measurement_groups(), 1)
         ]
+        evaluations = [
+            {"reference": f"#{self._evaluation(item, f'evaluation-{number}')}"}
+            for number, item in enumerate(self._evaluations("CODE"), 1)
+        ]
         category = next(
             observation["valueCodeableConcept"]
             for observation in self.observations
@@ -104,7 +109,7 @@ class _Mapping:
             "category": [_concept(DIAGNOSTIC_SERVICES, "CT", "CAT Scan")],
             "code": self._concept_of(self.report.ConceptNameCodeSequence[0]),
             "imagingStudy": [self._study],
-            "result": groups,
+            "result": [*groups, *evaluations],
             "conclusion": f"{category['coding'][0]['display']}. {self._comments()}",
             "conclusionCode": [category],
         }
@@ -207,7 +212,20 @@ class _Mapping:
                 }
             }
         else:
-            value = {"valueCodeableConcept": self._concept_of(item.ConceptCodeSequence[0])}
+            value = self._coded_value(item)
+        self._add_observation(item, name, {**value, **about})
+        return name
+
+    def _evaluation(self, item: Dataset, name: str) -> str:
+        """Add the Observation of what is said of the study as a whole; return its id."""
+        about = {"derivedFrom": [self._study]}
+        self._add_observation(item, name, {**self._coded_value(item), **about})
+        return name
+
+    def _coded_value(self, item: Dataset) -> Resource:
+        return {"valueCodeableConcept": self._concept_of(item.ConceptCodeSequence[0])}
+
+    def _add_observation(self, item: Dataset, name: str, said: Resource) -> None:
         self.observations.append(
             {
                 "resourceType": "Observation",
@@ -215,11 +233,9 @@ class _Mapping:
                 **self.context,
                 "category": [_concept(OBSERVATION_CATEGORIES, "imaging")],
                 "code": self._concept_of(_name(item)),
-                **value,
-                **about,
+                **said,
             }
         )
-        return name
 
     def _device(self, items: dict[str, Dataset]) -> str:
         """Return the id of the Device that stands for a group's algorithm."""
@@ -249,10 +265,17 @@ class _Mapping:
         return _concept(self.systems[code.CodingSchemeDesignator], code.CodeValue, code.CodeMeaning)
 
     def _comments(self) -> str:
-        for container in self.report.ContentSequence:
-            if _name(container).CodeValue == codes.QUALITATIVE_EVALUATIONS.value:
-                return " ".join(item.TextValue for item in container.ContentSequence)
-        return ""
+        return " ".join(item.TextValue for item in self._evaluations("TEXT"))
+
+    def _evaluations(self, value_type: str) -> list[Dataset]:
+        """Return what the report says of the study as a whole, as codes or as text."""
+        return [
+            item
+            for container in self.report.ContentSequence
+            if _name(container).CodeValue == codes.QUALITATIVE_EVALUATIONS.value
+            for item in container.ContentSequence
+            if item.ValueType == value_type
+        ]
 
 
 def _time_point_number(group: Dataset) -> int:

@@ -28,6 +28,7 @@ REQUIRED_KEYS = ("spacing_mm", "hu_window", "threshold", "divisor")
 BATCH_SLICES = 8
 MAX_WINDOW_HU = 32768
 MAX_DIVISOR = 1024
+MIN_TEMPERATURE = 0.01
 # Slices, rows and columns of a network's grid.
 Region = tuple[slice, slice, slice]
 
@@ -94,6 +95,9 @@ class SliceNetwork:
         Probability from which a voxel is positive.
     divisor : int
         Height and width must be multiples of it.
+    temperature : float
+        What an identification logit is divided by, so that its sigmoid is a probability (Guo et
+        al. 2017, "On Calibration of Modern Neural Networks").
     """
 
     identity: ModelIdentity
@@ -102,6 +106,7 @@ class SliceNetwork:
     hu_window: tuple[float, float]
     threshold: float
     divisor: int
+    temperature: float = 1.0
 
     @classmethod
     def load(cls, bundle: Path) -> "SliceNetwork":
@@ -127,6 +132,7 @@ class SliceNetwork:
                 ModelIdentity(str(metadata["name"]), str(metadata["version"]), sha256),
                 module.eval(),
                 *_specification(config),
+                temperature=_temperature(config),
             )
         except KeyError as error:
             raise ModelError(f"{file}: its inference.json lacks {error.args[0]}") from error
@@ -262,6 +268,20 @@ def _specification(
     if not (0 <= threshold <= 1 and 1 <= divisor <= MAX_DIVISOR):
         raise ValueError("threshold or divisor")
     return (row_mm, column_mm), (low, high), threshold, divisor
+
+
+def _temperature(config: dict[str, Any]) -> float:
+    """Temperature of an ``inference.json``, 1 where it has none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it makes no sense.
+    """
+    temperature = float(config.get("temperature", 1.0))
+    if not MIN_TEMPERATURE <= temperature <= 1 / MIN_TEMPERATURE:
+        raise ValueError("temperature")
+    return temperature
 
 
 def _checked_content(file: Path) -> tuple[bytes, str]:

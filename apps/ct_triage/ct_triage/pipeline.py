@@ -17,6 +17,7 @@ from ct_triage.lesions import LesionModel, Lesions, load_lesion_model
 from ct_triage.lungs import segment_lungs
 from ct_triage.network import SliceNetwork
 from ct_triage.provenance import Origin
+from ct_triage.quality import Quality, assess_quality
 from ct_triage.reading import read_volume
 from ct_triage.report import build_report
 from ct_triage.result_json import build_result
@@ -88,6 +89,7 @@ class Pipeline:
             "volume": read_volume,
             "lungs": self._segment_lungs,
             "reviewed": self._review,
+            "quality": self._assess_quality,
             "lesions": self._find_lesions,
             "segments": self._segments,
             "findings": self._assess,
@@ -131,6 +133,9 @@ class Pipeline:
     def _review(self, volume: Volume, lungs: tuple[BoolMask, BoolMask]) -> Volume:
         return review_lungs(volume, *lungs)
 
+    def _assess_quality(self, reviewed: Volume, lungs: tuple[BoolMask, BoolMask]) -> Quality:
+        return assess_quality(reviewed, *lungs)
+
     def _find_lesions(
         self, volume: Volume, networks: Networks, lungs: tuple[BoolMask, BoolMask]
     ) -> Lesions:
@@ -164,6 +169,7 @@ class Pipeline:
         segments: Segments,
         seg: Segmentation | None,
         findings: Findings,
+        quality: Quality,
         origin: Origin,
         follow_up: FollowUp,
     ) -> Dataset | None:
@@ -171,7 +177,7 @@ class Pipeline:
         # FHIR is a mapping of the report, whether that is written or not.
         if not (outputs.sr or outputs.fhir):
             return None
-        return build_report(reviewed, segments, seg, findings, origin, follow_up)
+        return build_report(reviewed, segments, seg, findings, quality, origin, follow_up)
 
     def _build_result(
         self,
@@ -179,11 +185,12 @@ class Pipeline:
         seg: Dataset | None,
         report: Dataset | None,
         findings: Findings,
+        quality: Quality,
         origin: Origin,
         follow_up: FollowUp,
     ) -> dict[str, Any]:
         written = report if self.configuration.outputs.sr else None
-        return build_result(reviewed, seg, written, findings, origin, follow_up)
+        return build_result(reviewed, seg, written, findings, quality, origin, follow_up)
 
     def _write_results(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 from highdicom.seg import Segmentation
 from highdicom.sr import (
     AlgorithmIdentification,
+    CodeContentItem,
     Comprehensive3DSR,
     ContainerContentItem,
     ContentSequence,
@@ -50,6 +51,7 @@ from ct_triage.measurements import (
     severity_score,
 )
 from ct_triage.provenance import ModelIdentity, Origin
+from ct_triage.quality import Quality
 from ct_triage.seg import LESION, SEGMENT_KINDS, SegmentKind, tracking_uid
 from ct_triage.severity import Findings, Segments
 from ct_triage.volume import Volume
@@ -65,6 +67,7 @@ def build_report(
     segments: Segments,
     seg: Segmentation | None,
     findings: Findings,
+    quality: Quality,
     origin: Origin,
     follow_up: FollowUp = NO_FOLLOW_UP,
 ) -> Comprehensive3DSR:
@@ -86,6 +89,8 @@ def build_report(
         (TID 1501): a report must not refer to an object that nobody will find.
     findings : Findings
         What was measured.
+    quality : Quality
+        How far that can be relied on.
     origin : Origin
         What they were made with.
     follow_up : FollowUp
@@ -110,7 +115,16 @@ def build_report(
         ],
     )
     content[0].ContentSequence.append(
-        comments([DISCLAIMER, *volume.notes, *origin.notes, *follow_up.notes])
+        qualitative_evaluations(
+            [
+                DISCLAIMER,
+                *(reason.text for reason in quality.reasons),
+                *volume.notes,
+                *origin.notes,
+                *follow_up.notes,
+            ],
+            _quality_evaluations(quality, origin.codes),
+        )
     )
     report = Comprehensive3DSR(
         evidence=[
@@ -285,20 +299,34 @@ def _evaluate(findings: Findings, private: PrivateCodes) -> list[QualitativeEval
     ]
 
 
-def comments(texts: Sequence[str]) -> ContainerContentItem:
-    """Qualitative Evaluations, TID 1500 row 12: the one place where it allows free text."""
+def _quality_evaluations(quality: Quality, private: PrivateCodes) -> list[CodeContentItem]:
+    """Return the verdict on the series, and each kind of reason for it once."""
+    kinds = dict.fromkeys(reason.code for reason in quality.reasons)
+    pairs = [
+        (codes.SERIES_QUALITY, codes.QUALITY_VERDICTS[quality.verdict]),
+        *((codes.QUALITY_FINDING, private.quality_findings[kind]) for kind in kinds),
+    ]
+    contains = RelationshipTypeValues.CONTAINS
+    return [CodeContentItem(name, value, relationship_type=contains) for name, value in pairs]
+
+
+def qualitative_evaluations(
+    texts: Sequence[str], evaluations: Sequence[CodeContentItem] = ()
+) -> ContainerContentItem:
+    """Qualitative Evaluations, TID 1500 row 12: the one place for free text, and for what is said
+    of the study as a whole.
+    """
     container = ContainerContentItem(
         codes.QUALITATIVE_EVALUATIONS, relationship_type=RelationshipTypeValues.CONTAINS
     )
     # The source's character set is kept, and any of them holds ASCII.
-    container.ContentSequence = ContentSequence(
-        [
-            TextContentItem(
-                codes.COMMENT,
-                text.encode("ascii", "replace").decode(),
-                relationship_type=RelationshipTypeValues.CONTAINS,
-            )
-            for text in texts
-        ]
-    )
+    comments = [
+        TextContentItem(
+            codes.COMMENT,
+            text.encode("ascii", "replace").decode(),
+            relationship_type=RelationshipTypeValues.CONTAINS,
+        )
+        for text in texts
+    ]
+    container.ContentSequence = ContentSequence([*evaluations, *comments])
     return container

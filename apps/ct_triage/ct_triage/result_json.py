@@ -13,10 +13,11 @@ from ct_triage.measurements import (
     severity_score,
 )
 from ct_triage.provenance import Origin
+from ct_triage.quality import Quality, quality_numbers
 from ct_triage.severity import Findings
 from ct_triage.volume import Volume
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 
 def build_result(
@@ -24,6 +25,7 @@ def build_result(
     seg: Dataset | None,
     report: Dataset | None,
     findings: Findings,
+    quality: Quality,
     origin: Origin,
     follow_up: FollowUp = NO_FOLLOW_UP,
 ) -> dict[str, Any]:
@@ -37,6 +39,8 @@ def build_result(
         The DICOM results, for their UIDs; None for what is not written.
     findings : Findings
         What was measured.
+    quality : Quality
+        How far that can be relied on.
     origin : Origin
         What they were made with.
     follow_up : FollowUp
@@ -61,6 +65,7 @@ def build_result(
             "severity_category": findings.severity_category,
             **_identification(findings, origin),
         },
+        "quality": quality_numbers(quality),
         "outputs": {
             name: _identify(instance)
             for name, instance in (("seg", seg), ("report", report))

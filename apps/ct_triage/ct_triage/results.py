@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from ct_triage.fhir import ID_PREFIX as FHIR_ID_PREFIX
 from ct_triage.followup import LUNGS
 from ct_triage.provenance import APPLICATION
 from ct_triage.scanning import values_of
-from ct_triage.termination import removed_on_sigterm, uninterrupted
+from ct_triage.termination import scratch_folder, uninterrupted
 
 SEG_FILE = "seg.dcm"
 REPORT_FILE = "sr.dcm"
@@ -80,11 +79,8 @@ def write_results(
             any(folder.iterdir()) or folder.is_mount() or not os.access(folder.parent, os.W_OK)
         )
         parent = folder.parent if is_new else folder
-        with (
-            tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX, dir=parent) as scratch,
-            removed_on_sigterm(Path(scratch)) as unfinished,
-        ):
-            partial = unfinished / "results"
+        with scratch_folder(parent, _SCRATCH_PREFIX) as scratch:
+            partial = scratch / "results"
             partial.mkdir()
             for name, result in results.items():
                 if isinstance(result, Dataset):
@@ -200,6 +196,8 @@ def summarise(result: dict[str, Any]) -> str:
         told = "not told" if percent is None else f"{percent:.1f} %"
         lines.append(f"COVID-19    {told} (probability, {result['models'][-1]['name']})")
     lines += follow_up_lines(result.get("follow_up"))
+    lines.append(f"quality     {result['quality']['verdict']}")
+    lines += [f"            {reason['text']}" for reason in result["quality"]["reasons"]]
     lines += [f"note        {note}" for note in result["notes"]]
     return "\n".join(lines)
 

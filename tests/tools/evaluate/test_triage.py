@@ -129,7 +129,13 @@ def test_a_report_with_priors_gives_the_shares_of_its_own_study(tmp_path: Path) 
     follow_up = follow_up_on(tmp_path / "priors", study.volume, study.findings)
     assert follow_up.time_points
     report = build_report(
-        study.volume, study.segments, study.seg(), study.findings, study.origin, follow_up
+        study.volume,
+        study.segments,
+        study.seg(),
+        study.findings,
+        study.quality,
+        study.origin,
+        follow_up,
     )
     found = shares_of({"case": "a", "report": save(report, tmp_path / "sr.dcm")}, "prediction")
     assert found is not None
