@@ -99,7 +99,7 @@ def test_the_detector_has_the_hyperparameters_of_table_2() -> None:
     image = torch.rand(1, 64, 64)
     opacity = np.zeros((1, 64, 64), np.uint8)
     opacity[0, 10:30, 10:30] = 1
-    target = package.lesion_targets({"opacity": opacity})["target"]
+    target = package.lesion_targets({"opacity": opacity}, smallest=4)["target"]
     five = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"}
     assert set(detector([image], [target])) == five
 
@@ -120,11 +120,11 @@ def test_targets_are_the_connected_pieces_of_each_class() -> None:
     opacity[0, 12:15, 20:22] = 1
     opacity[0, 6:8, 3:6] = 2
     opacity[0, 19, 29] = 2
-    target = package.lesion_targets({"opacity": opacity})["target"]
+    target = package.lesion_targets({"opacity": opacity}, smallest=4)["target"]
     assert target["labels"].tolist() == [1, 1, 2]
     assert target["boxes"].tolist() == [[3, 2, 10, 6], [20, 12, 22, 15], [3, 6, 6, 8]]
     assert target["masks"].sum(dim=(1, 2)).tolist() == [28, 6, 6]
-    empty = package.lesion_targets({"opacity": np.zeros((1, 9, 9), np.uint8)})["target"]
+    empty = package.lesion_targets({"opacity": np.zeros((1, 9, 9), np.uint8)}, smallest=4)["target"]
     assert empty["boxes"].shape == (0, 4)
     assert empty["masks"].shape == (0, 9, 9)
 

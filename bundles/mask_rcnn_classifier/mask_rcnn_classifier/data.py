@@ -115,7 +115,7 @@ def class_weights(slices: Sequence[Mapping[str, Any]]) -> list[float]:
     return [1 / counts[item["category"]] for item in slices]
 
 
-def lesion_targets(data: Mapping[str, Any], smallest: int = 4) -> dict[str, Any]:
+def lesion_targets(data: Mapping[str, Any], smallest: int) -> dict[str, Any]:
     """Add "target", the instances of a slice as torchvision wants them.
 
     Each connected piece of ground glass (label 1) and of consolidation (label 2) of at least
