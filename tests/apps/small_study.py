@@ -129,9 +129,7 @@ def small_study(
     volume = Volume(np.full(SHAPE, -700, np.int16), affine, headers, notes)
     origin = replace(ORIGIN, configuration=configuration or Configuration())
     quality = replace(ACCEPTABLE, reasons=reasons)
-    return SmallStudy(
-        volume, _masks(lesions, right_lung), origin, covid19_probability, quality
-    )
+    return SmallStudy(volume, _masks(lesions, right_lung), origin, covid19_probability, quality)
 
 
 def _masks(lesions: bool, right_lung: bool) -> Segments:

@@ -1,4 +1,4 @@
-"""The temperature is found, helps patients that it was not fitted on, and nothing is counted wrongly."""
+"""The temperature is found and helps patients that it was not fitted on; nobody is miscounted."""
 
 import json
 import sys

@@ -3,6 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tools.phantom import Grid, build_phantom, write_nifti
 from tools.synthesis import DISEASES, insert_lesions
@@ -45,11 +46,22 @@ def test_lesions_only_make_the_lung_denser(healthy, lungs):
     assert np.median(ct[ill]) > np.median(healthy.hu[ill]) + 100
 
 
-@pytest.mark.parametrize("share", [0.02, 0.2, 0.5])
-@pytest.mark.parametrize("seed", range(3))
-def test_the_share_is_about_the_one_asked_for(healthy, lungs, share, seed):
-    _, glass, solid = draw(healthy, lungs, seed=seed, share=share)
-    assert (glass | solid).sum() / lungs.sum() == pytest.approx(share, rel=0.5)
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.6])
+@pytest.mark.parametrize(("disease", "tolerance"), [("severe", 0.05), ("covid19", 0.3)])
+def test_the_share_is_the_one_asked_for(healthy, lungs, disease, tolerance, share):
+    # COVID-19 may have bands besides.
+    _, glass, solid = draw(healthy, lungs, disease, seed=5, share=share)
+    assert (glass | solid).sum() / lungs.sum() == pytest.approx(share, rel=tolerance, abs=0.02)
+
+
+def test_severe_disease_fills_much_of_the_lungs(healthy, lungs):
+    shares, dense = [], []
+    for seed in range(4):
+        _, glass, solid = draw(healthy, lungs, "severe", seed)
+        shares.append((glass | solid).sum() / lungs.sum())
+        dense.append(solid.sum() / (glass | solid).sum())
+    assert 0.25 < min(shares) < max(shares) < 0.75
+    assert max(dense) > 0.4
 
 
 def test_a_seed_gives_one_study_and_another_seed_another(healthy, lungs):
@@ -65,11 +77,42 @@ def test_normal_draws_nothing(healthy, lungs):
     assert not solid.any()
 
 
-def test_bacterial_pneumonia_is_one_dense_place(healthy, lungs):
-    _, glass, solid = draw(healthy, lungs, "bacterial", share=0.1)
-    assert solid.sum() > glass.sum()
-    left_share = solid[:, :, 50:].sum() / solid.sum()
-    assert left_share > 0.95 or left_share < 0.05
+@pytest.mark.parametrize("seed", range(3))
+def test_bacterial_pneumonia_is_dense_and_on_one_side(healthy, lungs, seed):
+    _, glass, solid = draw(healthy, lungs, "bacterial", seed, share=0.1)
+    ill = glass | solid
+    assert solid.sum() > 0.4 * ill.sum()
+    sides = [(ill & lung).sum() / ill.sum() for lung in (healthy.right_lung, healthy.left_lung)]
+    assert max(sides) > 0.95
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fluid_lies_at_the_back_and_is_no_lesion(healthy, lungs, seed):
+    ct, glass, solid = draw(healthy, lungs, "effusion", seed)
+    assert not (glass | solid).any()
+    fluid = (ct > healthy.hu + 400) & (np.abs(ct) < 100)
+    assert fluid.any()
+    slices, rows, _ = np.nonzero(fluid)
+    _, lung_rows, _ = np.nonzero(lungs)
+    # Supine, water runs down to the back; only a thin meniscus stands at the wall.
+    assert np.median(rows) > np.quantile(lung_rows, 0.8)
+    assert np.median(slices) < np.median(np.nonzero(lungs)[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nodules_are_small_dense_and_no_lesion(healthy, lungs, seed):
+    ct, glass, solid = draw(healthy, lungs, "nodules", seed)
+    assert not (glass | solid).any()
+    added = (ct - healthy.hu)[lungs]
+    assert added.max() > 300
+    assert 0 < (added > 100).mean() < 0.03
+
+
+def test_bands_are_thin(healthy, lungs):
+    _, _, solid = draw(healthy, lungs, "bands", 1)
+    assert 0.002 < solid.sum() / lungs.sum() < 0.15
+    depth = ndimage.distance_transform_edt(solid, sampling=SPACING_MM)
+    assert np.quantile(depth[solid], 0.9) <= 8
 
 
 def test_worse_lesions_stay_where_they_are(healthy, lungs):

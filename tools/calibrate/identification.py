@@ -109,7 +109,9 @@ def intervals(
     random = np.random.default_rng(seed)
     of_patient = [np.flatnonzero(patients == name) for name in sorted(set(patients))]
     draws = [
-        np.concatenate([of_patient[i] for i in random.integers(len(of_patient), size=len(of_patient))])
+        np.concatenate(
+            [of_patient[i] for i in random.integers(len(of_patient), size=len(of_patient))]
+        )
         for _ in range(RESAMPLES)
     ]
     rows = []
@@ -169,14 +171,14 @@ def run(arguments: argparse.Namespace) -> tuple[Report, Path]:
                 intervals(values, positive, patients, arguments.seed),
             ),
             Picture.of(
-                "reliability", "Share of positive studies by probability.", _figure(values, positive)
+                "reliability",
+                "Share of positive studies by probability.",
+                _figure(values, positive),
             ),
             Table(
                 "cases",
                 "Every study.",
-                frame[["case", "patient", "class"]].assign(
-                    **{name: probabilities for name, probabilities in values.items()}
-                ),
+                frame[["case", "patient", "class"]].assign(**values),
             ),
         ],
     )
@@ -191,7 +193,9 @@ def _probabilities(
     """Return probabilities, the temperature that they were made with, and the model if it ran."""
     given = {c for c in ("probability", "image") if c in frame and frame[c].notna().any()}
     if len(given) != 1:
-        raise EvaluationError(f"{file}: give either probability or image (CT to run the bundles on)")
+        raise EvaluationError(
+            f"{file}: give either probability or image (CT to run the bundles on)"
+        )
     (column,) = given
     missing = frame[frame[column].isna()]
     if len(missing):

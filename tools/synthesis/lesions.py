@@ -178,57 +178,81 @@ def worsen_lesions(
 
 
 def covid19(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:
-    """Bilateral, peripheral and basal ground glass, in part paved, in part consolidated."""
-    affinity = (
-        random.uniform(0.3, 2.5) * np.exp(-lungs.wall_mm / random.uniform(6, 25))
-        + random.uniform(0, 2) * lungs.base
-        + random.uniform(-0.3, 2) * lungs.back
-        + random.uniform(0.6, 1.4) * lungs.noise(random.uniform(18, 45), random)
-        + random.uniform(0.1, 0.6) * lungs.noise(random.uniform(6, 12), random)
-        + random.uniform(0, 0.3) * lungs.noise(3, random)
-    )
+    """Bilateral, peripheral and basal ground glass, in part paved, consolidated or banded."""
     if share is None:
         share = float(np.exp(random.uniform(np.log(0.01), np.log(0.65))))
-    opacity = _opacity(lungs, affinity, share, random.uniform(0.03, 0.25))
-    opacity *= random.uniform(0.75, 1)
-    density = _ground_glass_hu(lungs, random)
-    if random.random() < 0.4:
-        density += _paving_hu(lungs, random)
     dense_share = random.choice([0, random.uniform(0, 0.4), random.uniform(0.3, 1)])
-    if dense_share == 0:
-        return Lesions(opacity, density, np.zeros_like(lungs.mask))
-    liking = affinity / max(float(affinity[lungs.mask].std()), 1e-6)
-    liking = liking + random.uniform(0.3, 1.5) * lungs.noise(random.uniform(5, 20), random)
-    return _consolidated(lungs, opacity, density, liking, share * dense_share, random)
+    drawn = _peripheral(lungs, random, share, dense_share)
+    if random.random() < 0.25:
+        drawn = _with_bands(lungs, drawn, random)
+    if random.random() < 0.07:
+        drawn = _with_fluid(lungs, drawn, lungs.mask, random)
+    return drawn
+
+
+def severe(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:
+    """COVID-19 at its worst: up to 0.7 of the lungs, most of it paved or consolidated."""
+    if share is None:
+        share = random.uniform(0.3, 0.7)
+    drawn = _peripheral(lungs, random, share, random.uniform(0.1, 0.9))
+    if random.random() < 0.15:
+        drawn = _with_fluid(lungs, drawn, lungs.mask, random)
+    return drawn
+
+
+def bands(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:
+    """COVID-19 weeks later: faint glass crossed by subpleural lines and parenchymal bands."""
+    if share is None:
+        share = random.uniform(0.02, 0.15)
+    return _with_bands(lungs, _peripheral(lungs, random, share, 0), random)
 
 
 def bacterial(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:
-    """Consolidation of a part of one lobe with air bronchograms, often with fluid beside it."""
+    """Consolidation with air bronchograms, often with fluid beside it.
+
+    Mostly a part of one lobe; else several patches in one lung along the bronchi
+    (bronchopneumonia).
+    """
     lobe = _lobe(lungs, random)
+    patchy = random.random() < 0.3
+    if patchy:
+        lobe = lungs.mask & (_left(lungs) == lobe[..., _left(lungs)[0, 0]].any())
     inside = np.argwhere(lobe)
-    centre = inside[random.integers(len(inside))]
-    distance = np.sqrt(
-        sum(
+    places = np.ogrid[tuple(map(slice, lungs.mask.shape))]
+    distance = np.full(lungs.mask.shape, np.inf, np.float32)
+    for _ in range(int(random.integers(3, 8)) if patchy else 1):
+        centre = inside[random.integers(len(inside))]
+        squares = sum(
             (step * (axis - c)) ** 2
-            for step, axis, c in zip(
-                lungs.spacing_mm, np.ogrid[tuple(map(slice, lungs.mask.shape))], centre, strict=True
-            )
+            for step, axis, c in zip(lungs.spacing_mm, places, centre, strict=True)
         )
-    ).astype(np.float32)
+        # Patches of one disease differ in size.
+        distance = np.minimum(distance, np.sqrt(squares) * random.uniform(0.7, 1.3))
     affinity = -distance / random.uniform(15, 30) + 0.7 * lungs.noise(12, random)
     # A fissure stops the disease; what the lobe cannot hold goes beyond it.
     affinity -= 20 * ~lobe
     if share is None:
         share = random.uniform(0.03, 0.25)
-    share = min(share, 0.95 * len(inside) / lungs.mask.sum())
-    opacity = _opacity(lungs, affinity, share, random.uniform(0.05, 0.2), spread_of=lobe)
+    room = 0.95 * len(inside) / float(lungs.mask.sum())
+    opacity = _opacity(
+        lungs, affinity, min(share, room), random.uniform(0.05, 0.2), lobe, LESION_OPACITY
+    )
+    dense_share = min(share, room) * (random.uniform(0.4, 0.8) if patchy else 0.8)
     drawn = _consolidated(
-        lungs, opacity, _ground_glass_hu(lungs, random), affinity, share * 0.8, random, lobe
+        lungs, opacity, _ground_glass_hu(lungs, random), affinity, dense_share, random, lobe
     )
     if random.random() < 0.5:
-        side = _left(lungs) == _left(lungs)[0, 0, centre[2]]
+        side = _left(lungs) == _left(lungs)[0, 0, inside[0, 2]]
         return _with_fluid(lungs, drawn, side & lungs.mask, random)
     return drawn
+
+
+def effusion(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:
+    """Pleural fluid on one side or both, and no opacity: nothing that counts as lesion."""
+    side = lungs.mask
+    if random.random() < 0.5:
+        side = side & (_left(lungs) == (random.random() < 0.5))
+    return _with_fluid(lungs, normal(lungs, random, share), side, random)
 
 
 def nodules(lungs: Lungs, random: np.random.Generator, share: float | None = None) -> Lesions:  # noqa: ARG001
@@ -256,8 +280,11 @@ def normal(lungs: Lungs, random: np.random.Generator, share: float | None = None
 
 DISEASES: dict[str, Callable[[Lungs, np.random.Generator, float | None], Lesions]] = {
     "covid19": covid19,
+    "severe": severe,
+    "bands": bands,
     "bacterial": bacterial,
     "nodules": nodules,
+    "effusion": effusion,
     "normal": normal,
 }
 
@@ -275,6 +302,50 @@ def _laid_over(
     )
     ct = ct_hu.astype(np.float32)
     return np.where(opacity > 0, np.maximum(ct, ct + opacity * (density - ct)), ct)
+
+
+def _peripheral(
+    lungs: Lungs, random: np.random.Generator, share: float, dense_share: float
+) -> Lesions:
+    """Opacities as COVID-19 has them; `dense_share` of them, 0..1, are consolidation."""
+    affinity = (
+        random.uniform(0.3, 2.5) * np.exp(-lungs.wall_mm / random.uniform(6, 25))
+        + random.uniform(0, 2) * lungs.base
+        + random.uniform(-0.3, 2) * lungs.back
+        + random.uniform(0.6, 1.4) * lungs.noise(random.uniform(18, 45), random)
+        + random.uniform(0.1, 0.6) * lungs.noise(random.uniform(6, 12), random)
+        + random.uniform(0, 0.3) * lungs.noise(3, random)
+    )
+    strength = random.uniform(0.75, 1)
+    opacity = strength * _opacity(
+        lungs, affinity, share, random.uniform(0.03, 0.25), at=LESION_OPACITY / strength
+    )
+    density = _ground_glass_hu(lungs, random)
+    if random.random() < 0.4:
+        density += _paving_hu(lungs, random)
+    if dense_share == 0:
+        return Lesions(opacity, density, np.zeros_like(lungs.mask))
+    liking = affinity / max(float(affinity[lungs.mask].std()), 1e-6)
+    liking = liking + random.uniform(0.3, 1.5) * lungs.noise(random.uniform(5, 20), random)
+    # Glass becomes consolidation: none lies where the glass does not.
+    liking = np.where(opacity >= LESION_OPACITY, liking, liking.min() - 1)
+    return _consolidated(lungs, opacity, density, liking, share * dense_share, random)
+
+
+def _with_bands(lungs: Lungs, drawn: Lesions, random: np.random.Generator) -> Lesions:
+    """Add lines that follow the pleura some mm away from it, and bands that run to it."""
+    where = lungs.noise(25, random) + np.exp(-lungs.wall_mm / 25) + 0.5 * lungs.back
+    depth_mm, width_mm = random.uniform(4, 12), random.uniform(0.8, 1.6)
+    line = np.exp(-(((lungs.wall_mm - depth_mm + lungs.noise(15, random)) / width_mm) ** 2))
+    # A field of unit deviation correlated over s mm has about the slope 0.7 / s.
+    scale_mm = random.uniform(12, 20)
+    sheet = lungs.noise(scale_mm, random) * scale_mm / 0.7
+    band = np.exp(-((sheet / random.uniform(1, 2)) ** 2))
+    places = (where > upper_share(where, lungs.mask, random.uniform(0.04, 0.15))) & lungs.mask
+    added = np.where(places, np.maximum(line, band), 0).astype(np.float32)
+    dense = added >= LESION_OPACITY
+    density = np.where(dense, random.uniform(-150, 30), drawn.density_hu).astype(np.float32)
+    return Lesions(np.maximum(drawn.opacity, added), density, drawn.consolidation | dense)
 
 
 def _left(lungs: Lungs) -> Mask:
@@ -332,16 +403,22 @@ def _ball(
 
 
 def _opacity(
-    lungs: Lungs, affinity: Array, share: float, softness: float, spread_of: Mask | None = None
+    lungs: Lungs,
+    affinity: Array,
+    share: float,
+    softness: float,
+    spread_of: Mask | None = None,
+    at: float = 0.5,
 ) -> Array:
-    """Opacity 0..1 with soft edges: 0.5 where the affinity passes the share's level.
+    """Opacity 0..1 with soft edges: it is `at` where the affinity passes the share's level.
 
     `softness` is in deviations of the affinity in the lungs, or in the part `spread_of`.
     """
     level = upper_share(affinity, lungs.mask, share)
     part = lungs.mask if spread_of is None else spread_of
     spread = softness * float(affinity[part].std())
-    scaled = np.clip((affinity - level) / max(spread, 1e-6), -30, 30)
+    scaled = (affinity - level) / max(spread, 1e-6) + np.log(at / (1 - at))
+    scaled = np.clip(scaled, -30, 30)
     opacity = 1 / (1 + np.exp(-scaled))
     return np.where(opacity > 0.02, opacity, 0).astype(np.float32)
 

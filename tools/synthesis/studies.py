@@ -16,7 +16,13 @@ from .bodies import rescanned, reshaped
 from .lesions import insert_lesions, worsen_lesions
 
 WORSENED_FROM_SHARE = 0.005
-"""Patients with lesions above this share of the lungs get every second variant from them."""
+"""Patients with lesions above this share of the lungs get the variants ``own`` from them."""
+
+VARIANTS = (
+    *("covid19", "own", "severe", "own", "bacterial", "own", "severe", "own"),
+    *("nodules", "own", "bands", "own", "severe", "own", "effusion", "own"),
+)
+"""What the variants of a patient show, in turn: a disease, or his own lesions made worse."""
 
 HEALTHY_UP_TO_SHARE = 0.001
 """Patients with lesions in no more of the lungs may show any diagnosis."""
@@ -116,10 +122,11 @@ def write_diagnosed_study(
 def _write_study(source: Path, folder: Path, patient: str, variant: int) -> str:
     ct, lungs, lesions, spacing_mm, affine = _read_patient(source, patient)
     random = np.random.default_rng([zlib.crc32(patient.encode()), variant])
-    if variant % 2 and (lesions & lungs).sum() > WORSENED_FROM_SHARE * lungs.sum():
+    disease = VARIANTS[variant % len(VARIANTS)]
+    if disease == "own" and (lesions & lungs).sum() > WORSENED_FROM_SHARE * lungs.sum():
         ct = worsen_lesions(ct, lungs, lesions, spacing_mm, random)
     else:
-        disease = "bacterial" if variant % 5 == 4 else "covid19"
+        disease = "covid19" if disease == "own" else disease
         ct, glass, solid = insert_lesions(ct, lungs, spacing_mm, disease, random)
         lesions = lesions | glass | solid
     name = f"{patient}.synthetic-{variant}"

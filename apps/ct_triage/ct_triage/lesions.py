@@ -124,7 +124,8 @@ class MultitaskLesionModel(SliceLesionModel):
         outputs = self.network.module(torch.cat(images))
         try:
             logits, identification = outputs
-            covid19_probability = float((identification / self.network.temperature).sigmoid().item())
+            logit = identification / self.network.temperature
+            covid19_probability = float(logit.sigmoid().item())
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ModelError(
                 f"{self.identity.name}: does not return lesion logits and one identification"

@@ -87,7 +87,7 @@ LIMITS = (
     Limit("lung_volume_ml", 0, 13000, IMPLAUSIBLE, "lung volume", "ml"),
     Limit("lung_height_mm", 0, 480, IMPLAUSIBLE, "height of the lungs", "mm"),
     Limit("lung_width_mm", 130, 480, IMPLAUSIBLE, "width of the lungs", "mm"),
-    Limit("roughness", 0, 6, IMPLAUSIBLE, "surface of the lungs over that of a ball"),
+    Limit("roughness", 0, 5, IMPLAUSIBLE, "surface of the lungs over that of a ball"),
 )
 
 
@@ -236,8 +236,12 @@ def _beyond(limit: Limit, features: Features) -> list[Reason]:
         return []
     bound, word = (limit.low, "at least") if value < limit.low else (limit.high, "at most")
     unit = f" {limit.unit}" if limit.unit else ""
-    text = f"{limit.words} is {value:.3g}{unit}, {word} {bound:.3g}{unit} is known"
+    text = f"{limit.words}: {_written(value)}{unit}, {word} {_written(bound)}{unit} is known"
     return [Reason(limit.reason, text, value, bound)]
+
+
+def _written(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 @cache

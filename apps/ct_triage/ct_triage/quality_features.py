@@ -21,6 +21,8 @@ RIM_MM = 8.0
 TISSUE_HU = (-300, 300)
 MUSCLE_PERCENTILE = 75
 AIR_BELOW_HU = -700
+# Less air than this outside the lungs is their blurred border, and bowel gas.
+MIN_AIR_SHARE = 0.05
 # Noise is the spread inside blocks of this many pixels a side, where they lie in muscle or water.
 BLOCK_PIXELS = 4
 BLOCK_MEAN_HU = (-20, 120)
@@ -59,7 +61,7 @@ class Features:
     tissue_share : float
         Share of such tissue in all that is no air outside the lungs, 0 to 1.
     air_hu : float
-        Median of the air outside the lungs.
+        Median of the air outside the lungs; NaN where the picture holds next to none.
     noise_hu : float
         Standard deviation in the most even parts of soft tissue.
     slice_spacing_mm : float
@@ -113,6 +115,7 @@ def measure(volume: Volume, right: BoolMask, left: BoolMask) -> Features:
     spacing_mm = np.array(volume.spacing_mm) * strides
     rim = _rim(lungs, spacing_mm)
     outside = hu[~lungs]
+    air = outside[outside < AIR_BELOW_HU]
     tissue = outside[(outside > TISSUE_HU[0]) & (outside < TISSUE_HU[1])]
     low, middle, high = np.percentile(hu[lungs], [10, 50, 90])
     return Features(
@@ -131,7 +134,7 @@ def measure(volume: Volume, right: BoolMask, left: BoolMask) -> Features:
         roughness=_roughness(lungs, spacing_mm),
         muscle_hu=_percentile(tissue, MUSCLE_PERCENTILE),
         tissue_share=float(tissue.size / max((outside > TISSUE_HU[0]).sum(), 1)),
-        air_hu=_percentile(outside[outside < AIR_BELOW_HU], 50),
+        air_hu=_percentile(air, 50) if air.size > MIN_AIR_SHARE * outside.size else np.nan,
         noise_hu=_noise_hu(volume, areas),
         slice_spacing_mm=volume.spacing_mm[0],
     )

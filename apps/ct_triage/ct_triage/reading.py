@@ -25,9 +25,11 @@ MAX_SPACING_MM = 25.0
 DECODING_THREADS = 2
 # Slices that are decoded and not yet in the volume.
 DECODED_AHEAD = 32
-# Every chest CT holds air, in the lungs if nowhere else, and mostly soft tissue or air.
+# Every chest CT holds air, in the lungs if nowhere else, and soft tissue, and little of anything
+# denser. A shift, a window or an inversion of the scale leaves one of them out.
 AIR_BELOW_HU, MIN_AIR_SHARE = -500, 0.02
-DENSE_ABOVE_HU, MAX_DENSE_SHARE = 1500, 0.2
+DENSE_ABOVE_HU, MAX_DENSE_SHARE = 600, 0.2
+MIN_TISSUE_SHARE = 0.04
 
 
 def read_volume(series: Series) -> Volume:
@@ -126,7 +128,8 @@ def _require_hounsfield(
 def _looks_like_hounsfield(voxels: npt.NDArray[np.int16]) -> bool:
     sample = voxels[:, ::4, ::4]
     air, dense = (sample < AIR_BELOW_HU).mean(), (sample > DENSE_ABOVE_HU).mean()
-    return bool(air >= MIN_AIR_SHARE and dense <= MAX_DENSE_SHARE)
+    tissue = 1 - air - dense
+    return bool(air >= MIN_AIR_SHARE and dense <= MAX_DENSE_SHARE and tissue >= MIN_TISSUE_SHARE)
 
 
 def _settle_monochrome1(series: Series, header: Dataset, voxels: npt.NDArray[np.int16]) -> str:

@@ -313,9 +313,7 @@ def _quality_evaluations(quality: Quality, private: PrivateCodes) -> list[CodeCo
 def qualitative_evaluations(
     texts: Sequence[str], evaluations: Sequence[CodeContentItem] = ()
 ) -> ContainerContentItem:
-    """Qualitative Evaluations, TID 1500 row 12: the one place for free text, and for what is said
-    of the study as a whole.
-    """
+    """Say things of the study as a whole, in codes and in free text (TID 1500 row 12)."""
     container = ContainerContentItem(
         codes.QUALITATIVE_EVALUATIONS, relationship_type=RelationshipTypeValues.CONTAINS
     )
