@@ -203,13 +203,14 @@ def test_the_multitask_model_sees_the_lungs_of_every_slice_at_once(
     class Recorder(torch.nn.Module):
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             seen.append(tuple(image.shape))
-            return torch.full_like(image, -1.0), torch.tensor([0.0])
+            return torch.full_like(image, -1.0), torch.tensor([3.0])
 
     network = type(lesions.network)(
-        lesions.network.identity, Recorder(), (2.0, 2.0), (-1000.0, 600.0), 0.5, 16
+        lesions.network.identity, Recorder(), (2.0, 2.0), (-1000.0, 600.0), 0.5, 16, 2.0
     )
     found = type(lesions)(network).find(results["volume"], lungs)
-    assert found.covid19_probability == 0.5
+    # The logit over the bundle's temperature.
+    assert found.covid19_probability == pytest.approx(1 / (1 + np.exp(-1.5)))
     assert not found.mask.any()
     ((n, channels, rows, columns),) = seen
     assert (n, channels) == (n_slices, 1)

@@ -100,3 +100,16 @@ def test_a_missing_or_changed_weight_file_is_refused(tmp_path: Path) -> None:
         stream.write(b"x")
     with pytest.raises(ModelError, match="does not match SHA256SUMS"):
         SliceNetwork.load(bundle)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, "nan", None, 1e9])
+def test_a_temperature_without_meaning_is_refused(temperature: object, tmp_path: Path) -> None:
+    bundle = write_oracle_bundle(tmp_path / "oracle", -400.0, temperature=temperature)
+    with pytest.raises(ModelError, match="does not say how to prepare the input"):
+        SliceNetwork.load(bundle)
+
+
+def test_a_bundle_without_a_temperature_has_one(network: SliceNetwork, tmp_path: Path) -> None:
+    assert network.temperature == 1
+    bundle = write_oracle_bundle(tmp_path / "warm", -400.0, temperature=2.5)
+    assert SliceNetwork.load(bundle).temperature == 2.5

@@ -296,6 +296,21 @@ def test_trains_evaluates_and_infers(variant: str, folder: Path, tmp_path: Path)
     assert len(masks) == (0 if variant == "variants/resnet50" else len(DISEASES))
 
 
+@pytest.mark.parametrize("names", [("inference",), ("train", "evaluate")])
+def test_the_temperature_divides_the_identification_logit(names: tuple[str, ...]) -> None:
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in names])
+    assert parser["temperature"] == 1.0, "until it is calibrated"
+    parser["temperature"] = 2.5
+    key = "postprocessing" if names == ("inference",) else "validate#postprocessing"
+    study = {"pred": {"identification": torch.tensor([5.0])}}
+    for step in parser[f"{key}#transforms"]:
+        if step["_target_"] in ("FlattenSubKeysd", "Lambdad", "Activationsd"):
+            index = parser[f"{key}#transforms"].index(step)
+            study = parser.get_parsed_content(f"{key}#transforms#{index}")(study)
+    assert float(study["pred_identification"]) == pytest.approx(1 / (1 + np.exp(-2.0)))
+
+
 @pytest.mark.slow
 def test_two_processes_train_and_evaluate_together(folder: Path, tmp_path: Path) -> None:
     options = ("--dataset_dir", folder, *SMALL, "--held_out", "['p2-*','p3-*']")

@@ -74,20 +74,34 @@ LIMITS = (
     Limit("right_share", 0.1, 0.9, INCOMPLETE, "share of the right lung in both"),
     # A cut through the outer sixth of the lungs, where they taper, changes no share to speak of;
     # it is noted all the same.
-    Limit("first_slice_share", 0, 0.6, INCOMPLETE, "lung area in the first slice over the largest"),
-    Limit("last_slice_share", 0, 0.6, INCOMPLETE, "lung area in the last slice over the largest"),
-    Limit("border_share", 0, 0.005, FIELD_OF_VIEW, "share of the lungs on the picture's edge"),
-    Limit("noise_hu", 0, 150, NOISE, "noise in soft tissue", "HU"),
-    Limit("slice_spacing_mm", 0, 10.5, SLICES, "slice spacing", "mm"),
+    Limit(
+        "first_slice_share",
+        -math.inf,
+        0.6,
+        INCOMPLETE,
+        "lung area in the first slice over the largest",
+    ),
+    Limit(
+        "last_slice_share",
+        -math.inf,
+        0.6,
+        INCOMPLETE,
+        "lung area in the last slice over the largest",
+    ),
+    Limit(
+        "border_share", -math.inf, 0.005, FIELD_OF_VIEW, "share of the lungs on the picture's edge"
+    ),
+    Limit("noise_hu", -math.inf, 150, NOISE, "noise in soft tissue", "HU"),
+    Limit("slice_spacing_mm", -math.inf, 10.5, SLICES, "slice spacing", "mm"),
     Limit("muscle_hu", -60, 180, SCALE, "upper quartile of soft tissue", "HU"),
     Limit("air_hu", -math.inf, -880, SCALE, "air outside the lungs", "HU"),
-    Limit("tissue_share", 0.6, 1, SCALE, "share of soft tissue in the body"),
+    Limit("tissue_share", 0.6, math.inf, SCALE, "share of soft tissue in the body"),
     Limit("lung_middle_hu", -970, -200, IMPLAUSIBLE, "median of the lungs", "HU"),
-    Limit("rim_air_share", 0, 0.3, IMPLAUSIBLE, "share of air around the lungs"),
-    Limit("lung_volume_ml", 0, 13000, IMPLAUSIBLE, "lung volume", "ml"),
-    Limit("lung_height_mm", 0, 480, IMPLAUSIBLE, "height of the lungs", "mm"),
+    Limit("rim_air_share", -math.inf, 0.3, IMPLAUSIBLE, "share of air around the lungs"),
+    Limit("lung_volume_ml", -math.inf, 13000, IMPLAUSIBLE, "lung volume", "ml"),
+    Limit("lung_height_mm", -math.inf, 480, IMPLAUSIBLE, "height of the lungs", "mm"),
     Limit("lung_width_mm", 130, 480, IMPLAUSIBLE, "width of the lungs", "mm"),
-    Limit("roughness", 0, 5, IMPLAUSIBLE, "surface of the lungs over that of a ball"),
+    Limit("roughness", -math.inf, 5, IMPLAUSIBLE, "surface of the lungs over that of a ball"),
 )
 
 
