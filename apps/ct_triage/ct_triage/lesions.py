@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from ct_triage.configuration import Configuration
 from ct_triage.errors import ConfigurationError, ModelError
-from ct_triage.network import AxialView, Region, SliceNetwork
+from ct_triage.network import AxialView, Region, SliceNetwork, bounding_region
 from ct_triage.provenance import ModelIdentity
 from ct_triage.severity import BoolMask
 from ct_triage.volume import Volume
@@ -95,7 +95,8 @@ class SliceLesionModel:
         spacing_mm = _spacing_mm(view, probabilities.shape)
         min_voxels = self.min_lesion_ml * 1000.0 / float(spacing_mm.prod())
         probabilities[_small_pieces(probabilities >= self.threshold, min_voxels)] = 0
-        mask = self.network.mask_on_view(probabilities, view) & lungs_on_view
+        mask = self.network.mask_on_view(probabilities, view)
+        mask &= lungs_on_view
         return Lesions(view.on_source_grid(mask), covid19_probability)
 
     def predict(
@@ -121,7 +122,7 @@ class MultitaskLesionModel(SliceLesionModel):
     ) -> tuple[npt.NDArray[np.float16], float | None]:
         """Lesion probabilities as above, and the probability of COVID-19."""
         batches, images = zip(*self.network.images(view, region), strict=True)
-        outputs = self.network.module(torch.cat(images))
+        outputs = self.network.run(torch.cat(images))
         try:
             logits, identification = outputs
             logit = identification / self.network.temperature
@@ -182,31 +183,14 @@ def load_lesion_model(folder: Path, configuration: Configuration) -> LesionModel
 def lung_region(view: AxialView, lungs_on_view: BoolMask, network: SliceNetwork) -> Region | None:
     """Bounding box of the lungs, with a margin, on a network's grid; None where there is none."""
     grid = network.grid_shape(view)
-    return _bounding_box(lungs_on_view, grid, _spacing_mm(view, grid))
+    margin = np.ceil(MARGIN_MM / _spacing_mm(view, grid))
+    # The slices outside the lungs hold nothing to see; the margin is for rows and columns.
+    margin[0] = 0
+    return bounding_region(lungs_on_view, grid, margin)
 
 
 def _spacing_mm(view: AxialView, grid: tuple[int, ...]) -> npt.NDArray[np.float64]:
     return np.array(view.spacing_mm) * view.voxels.shape / grid
-
-
-def _bounding_box(
-    mask: BoolMask, grid: tuple[int, int, int], spacing_mm: npt.NDArray[np.float64]
-) -> Region | None:
-    """Box of a mask with a margin, in indices of a coarser grid over the same field of view."""
-    box = ndimage.find_objects(mask.view(np.uint8))
-    if not box:
-        return None
-    margin = np.ceil(MARGIN_MM / spacing_mm)
-    # The slices outside the lungs hold nothing to see; the margin is for rows and columns.
-    margin[0] = 0
-    first, second, third = (
-        slice(
-            max(0, int(np.floor(side.start * n / m - extra))),
-            min(n, int(np.ceil(side.stop * n / m + extra))),
-        )
-        for side, n, m, extra in zip(box[0], grid, mask.shape, margin, strict=True)
-    )
-    return first, second, third
 
 
 def _small_pieces(mask: BoolMask, min_voxels: float) -> BoolMask:

@@ -10,7 +10,7 @@ from scipy.cluster.vq import kmeans2
 from skimage.morphology import remove_small_holes
 from skimage.segmentation import expand_labels
 
-from ct_triage.network import AxialView, SliceNetwork
+from ct_triage.network import AxialView, Region, SliceNetwork, bounding_region
 from ct_triage.severity import BoolMask
 from ct_triage.volume import Volume
 
@@ -29,6 +29,9 @@ WHOLE_PIECE_SHARE = 0.9
 ONE_LUNG_MM = 90.0
 ONE_LUNG_MIDDLE_SHARE = 0.09
 TISSUE_HU = -500
+# Skin is blurred, and the body is measured at every fourth voxel.
+BODY_MARGIN_MM = 10.0
+BODY_STEP = 4
 # Thin bridges between the lungs (the anterior junction) are at most twice this wide, in voxels.
 BRIDGE_RADIUS_VOXELS = 1
 
@@ -43,14 +46,30 @@ def segment_lungs(volume: Volume, network: SliceNetwork) -> tuple[BoolMask, Bool
         empty where the network sees no lung.
     """
     view = AxialView.of(volume)
-    probabilities = network.probabilities(view)
+    probabilities = network.probabilities(view, _body(view, network))
     lungs = _clean(probabilities >= network.threshold)
     # What the cleaning removed must not come back at full resolution, nor the holes it closed.
     probabilities[~ndimage.binary_dilation(lungs)] = 0
     probabilities[lungs] = np.maximum(probabilities[lungs], network.threshold)
-    mask = network.mask_on_view(probabilities, view)
-    left_side = _resize_nearest(_sides(lungs, view) == LEFT, mask.shape)
-    return view.on_source_grid(mask & ~left_side), view.on_source_grid(mask & left_side)
+    right = network.mask_on_view(probabilities, view)
+    left = _take_out(_sides(lungs, view) == LEFT, right)
+    return view.on_source_grid(right), view.on_source_grid(left)
+
+
+def _body(view: AxialView, network: SliceNetwork) -> Region | None:
+    """Box of the body in all slices on a network's grid; around it there is only air.
+
+    None, which is the whole grid, where nothing is as dense as tissue.
+    """
+    grid = network.grid_shape(view)
+    margin = np.array([0, *(BODY_MARGIN_MM / mm for mm in network.spacing_mm)])
+    region = bounding_region(_tissue(view), grid, margin)
+    return region and (slice(None), *region[1:])
+
+
+def _tissue(view: AxialView) -> BoolMask:
+    """Whatever is denser than lungs and air, at every fourth voxel."""
+    return view.voxels[::BODY_STEP, ::BODY_STEP, ::BODY_STEP] > TISSUE_HU
 
 
 def _clean(mask: BoolMask) -> BoolMask:
@@ -113,14 +132,26 @@ def _is_one_lung(x_mm: npt.NDArray[np.float64], distance_mm: float) -> bool:
 
 def _body_centre_x_mm(view: AxialView) -> float:
     """Centre of the body along the patient's x axis, in mm from the view's first corner."""
-    tissue = np.argwhere(view.voxels[::4, ::4, ::4] > TISSUE_HU) * 4
+    tissue = np.argwhere(_tissue(view)) * BODY_STEP
     return float((tissue @ view.affine[0, :3]).mean())
 
 
-def _resize_nearest(mask: BoolMask, shape: tuple[int, ...]) -> BoolMask:
-    """Sample a mask at the voxel centres of another grid over the same field of view."""
-    nearest = [
+def _take_out(coarse: BoolMask, mask: BoolMask) -> BoolMask:
+    """Take what lies in a coarse mask out of a finer one over the same field of view, in place.
+
+    Returns
+    -------
+    bool array of the fine mask's shape
+        What was taken out.
+    """
+    slices, rows, columns = (
         ((np.arange(n) + 0.5) * m / n).astype(np.intp)
-        for n, m in zip(shape, mask.shape, strict=True)
-    ]
-    return mask[np.ix_(*nearest)]
+        for n, m in zip(mask.shape, coarse.shape, strict=True)
+    )
+    taken = np.zeros_like(mask)
+    for index, fine in enumerate(mask):
+        if fine.any():
+            inside = coarse[slices[index]][np.ix_(rows, columns)]
+            np.logical_and(fine, inside, out=taken[index])
+            fine &= ~inside
+    return taken

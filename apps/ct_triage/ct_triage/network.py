@@ -8,15 +8,17 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel.orientations as orientations
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 
 from ct_triage.errors import ModelError
 from ct_triage.provenance import ModelIdentity
@@ -26,11 +28,33 @@ from ct_triage.volume import Volume, spacing_mm
 CANONICAL = np.array([[2, 1], [1, 1], [0, 1]])
 REQUIRED_KEYS = ("spacing_mm", "hu_window", "threshold", "divisor")
 BATCH_SLICES = 8
+# Slices closer than this share of the network's pixel are taken together: the networks were made
+# for pixels and slices of 2 mm and more, and thinner slices are noisier.
+THIN_SLICE_SHARE = 0.75
 MAX_WINDOW_HU = 32768
 MAX_DIVISOR = 1024
 MIN_TEMPERATURE = 0.01
 # Slices, rows and columns of a network's grid.
 Region = tuple[slice, slice, slice]
+Precision = Literal["float32", "bfloat16"]
+CPU = torch.device("cpu")
+
+
+def device_of_run() -> torch.device:
+    """Where networks run: the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_precision(wanted: Literal["auto"] | Precision) -> Precision:
+    """Return what networks compute in; ``auto`` is what this machine is fast in.
+
+    That is bfloat16 only on processors with matrix units for it (AMX). The vector instructions for
+    it (AVX512-BF16) are slower than float32 on some of the processors that have them.
+    """
+    if wanted != "auto":
+        return wanted
+    has_matrix_units = torch.cpu.get_capabilities().get("amx_bf16", False)
+    return "bfloat16" if has_matrix_units and device_of_run().type == "cpu" else "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +122,10 @@ class SliceNetwork:
     temperature : float
         What an identification logit is divided by, so that its sigmoid is a probability (Guo et
         al. 2017, "On Calibration of Modern Neural Networks").
+    precision : str
+        What convolutions compute in.
+    device : torch.device
+        Where the module is.
     """
 
     identity: ModelIdentity
@@ -107,10 +135,12 @@ class SliceNetwork:
     threshold: float
     divisor: int
     temperature: float = 1.0
+    precision: Precision = "float32"
+    device: torch.device = CPU
 
     @classmethod
-    def load(cls, bundle: Path) -> "SliceNetwork":
-        """Load ``models/model.ts`` of a bundle onto the CPU after checking its hash.
+    def load(cls, bundle: Path, precision: Precision = "float32") -> "SliceNetwork":
+        """Load ``models/model.ts`` of a bundle onto the GPU, or the CPU, after checking its hash.
 
         Raises
         ------
@@ -121,18 +151,22 @@ class SliceNetwork:
         file = bundle / "models" / "model.ts"
         content, sha256 = _checked_content(file)
         extra: dict[str, Any] = {"inference.json": "", "metadata.json": ""}
+        device = device_of_run()
         try:
             # From the bytes that were hashed: the file could be another one by now.
-            module = torch.jit.load(io.BytesIO(content), map_location="cpu", _extra_files=extra)
+            module = torch.jit.load(io.BytesIO(content), map_location=device, _extra_files=extra)
             config, metadata = (json.loads(text) for text in extra.values())
         except (RuntimeError, ValueError, RecursionError) as error:
             raise ModelError(f"{file}: not a TorchScript bundle; export it again") from error
         try:
             return cls(
                 ModelIdentity(str(metadata["name"]), str(metadata["version"]), sha256),
-                module.eval(),
+                # How convolutions want their numbers; others are reordered for each of them.
+                module.eval().to(memory_format=torch.channels_last),
                 *_specification(config),
-                temperature=_temperature(config),
+                _temperature(config),
+                precision,
+                device,
             )
         except KeyError as error:
             raise ModelError(f"{file}: its inference.json lacks {error.args[0]}") from error
@@ -146,8 +180,13 @@ class SliceNetwork:
         return self if threshold is None else replace(self, threshold=threshold)
 
     def grid_shape(self, view: AxialView) -> tuple[int, int, int]:
-        """Shape (slices, rows, columns) of a view's slices at the network's spacing."""
+        """Shape (slices, rows, columns) of a view at the network's spacing.
+
+        The slices are the view's own, unless they are thin: then they are sampled like the pixels.
+        """
         n_slices, rows, columns = view.voxels.shape
+        if view.spacing_mm[0] < THIN_SLICE_SHARE * self.spacing_mm[0]:
+            n_slices = max(1, round(n_slices * view.spacing_mm[0] / self.spacing_mm[0]))
         return (
             n_slices,
             max(1, round(rows * view.spacing_mm[1] / self.spacing_mm[0])),
@@ -175,9 +214,18 @@ class SliceNetwork:
         """
         result = np.zeros(self.grid_shape(view), dtype=np.float16)
         for batch, image in self.images(view, region):
-            logits = self.module(image)
-            self.put_probabilities(result, logits, batch, region)
+            self.put_probabilities(result, self.run(image), batch, region)
         return result
+
+    def run(self, image: torch.Tensor) -> Any:
+        """Return what the module makes of images, computed in the network's precision."""
+        with self._in_precision():
+            return self.module(image.to(memory_format=torch.channels_last))
+
+    def _in_precision(self) -> AbstractContextManager[None]:
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
 
     def images(
         self, view: AxialView, region: Region | None = None
@@ -187,7 +235,7 @@ class SliceNetwork:
         Yields
         ------
         slices : range
-            Which slices of the view.
+            Which slices of the network's grid.
         image : float32 tensor (slices, 1, rows, columns)
             In [0, 1] at the network's spacing, padded to its divisor at the bottom and right.
         """
@@ -197,7 +245,7 @@ class SliceNetwork:
         indices = range(shape[0])[slices]
         for start in range(0, len(indices), BATCH_SLICES):
             batch = indices[start : start + BATCH_SLICES]
-            hu = torch.from_numpy(view.voxels[batch.start : batch.stop].astype(np.float32))
+            hu = _sampled_slices(view, batch, shape[0]).to(self.device)
             image = F.interpolate(hu[:, None], shape[1:], mode="bilinear", antialias=True)
             image = ((image[..., rows, columns] - low) / (high - low)).clamp(0, 1)
             yield batch, self._padded(image)
@@ -216,7 +264,7 @@ class SliceNetwork:
         _, rows, columns = region or (slice(None), slice(None), slice(None))
         target = result[slices.start : slices.stop, rows, columns]
         _, n_rows, n_columns = target.shape
-        target[:] = logits[:, 0, :n_rows, :n_columns].sigmoid().numpy()
+        target[:] = logits[:, 0, :n_rows, :n_columns].float().sigmoid().cpu().numpy()
 
     def _padded(self, image: torch.Tensor) -> torch.Tensor:
         bottom, right = (-size % self.divisor for size in image.shape[-2:])
@@ -231,17 +279,78 @@ class SliceNetwork:
         held at full resolution.
         """
         mask = np.zeros(view.voxels.shape, dtype=np.bool_)
+        lower, upper, weight = _neighbours(len(mask), len(probabilities))
         for start in range(0, len(mask), BATCH_SLICES):
-            batch = probabilities[start : start + BATCH_SLICES]
-            if not (batch >= self.threshold).any():
+            batch = slice(start, start + BATCH_SLICES)
+            known = slice(lower[batch][0], upper[batch][-1] + 1)
+            if not (probabilities[known] >= self.threshold).any():
                 continue
-            full = F.interpolate(
-                torch.from_numpy(batch.astype(np.float32))[:, None],
-                mask.shape[1:],
-                mode="bilinear",
+            coarse = torch.from_numpy(probabilities[known]).to(self.device, torch.float32)
+            between = torch.from_numpy(weight[batch]).to(coarse)[:, None, None]
+            sampled = torch.lerp(
+                coarse[lower[batch] - known.start], coarse[upper[batch] - known.start], between
             )
-            mask[start : start + BATCH_SLICES] = (full[:, 0] >= self.threshold).numpy()
+            full = F.interpolate(sampled[:, None], mask.shape[1:], mode="bilinear")
+            mask[batch] = (full[:, 0] >= self.threshold).cpu().numpy()
         return mask
+
+
+def bounding_region(
+    mask: npt.NDArray[np.bool_],
+    grid: tuple[int, int, int],
+    margin: npt.NDArray[np.float64],
+) -> Region | None:
+    """Box of a mask with a margin on another grid over the same field of view; None if empty.
+
+    Parameters
+    ----------
+    mask : bool array (slices, rows, columns)
+        On a grid of its own.
+    grid : tuple of 3 ints
+        Shape of the grid that the box is on.
+    margin : array (3,)
+        What is added on each side along each axis, in voxels of that grid.
+    """
+    box = ndimage.find_objects(mask.view(np.uint8))
+    if not box:
+        return None
+    first, second, third = (
+        slice(
+            max(0, int(np.floor(side.start * n / m - extra))),
+            min(n, int(np.ceil(side.stop * n / m + extra))),
+        )
+        for side, n, m, extra in zip(box[0], grid, mask.shape, margin, strict=True)
+    )
+    return first, second, third
+
+
+def _sampled_slices(view: AxialView, wanted: range, n_sampled: int) -> torch.Tensor:
+    """Slices of a view as float32 (slices, rows, columns), sampled along their axis.
+
+    With ``n_sampled`` slices over the length of the view, each is the mean of those around it with
+    weights that fall off linearly, as in-plane; with as many as the view has, they are its own.
+    """
+    n_slices = len(view.voxels)
+    if n_sampled == n_slices:
+        return torch.from_numpy(view.voxels[wanted.start : wanted.stop].astype(np.float32))
+    ratio = n_slices / n_sampled
+    centres = (np.asarray(wanted) + 0.5) * ratio - 0.5
+    first = max(0, int(np.ceil(centres[0] - ratio)))
+    last = min(n_slices - 1, int(np.floor(centres[-1] + ratio)))
+    distances = np.abs(np.arange(first, last + 1) - centres[:, None]) / ratio
+    weights = np.maximum(0, 1 - distances)
+    weights /= weights.sum(axis=1, keepdims=True)
+    thin = torch.from_numpy(view.voxels[first : last + 1].astype(np.float32))
+    return torch.tensordot(torch.from_numpy(weights.astype(np.float32)), thin, dims=1)
+
+
+def _neighbours(
+    n_slices: int, n_sampled: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """For each slice, the sampled ones below and above it, and how far it is to the upper one."""
+    place = ((np.arange(n_slices) + 0.5) * n_sampled / n_slices - 0.5).clip(0, n_sampled - 1)
+    lower = np.floor(place).astype(np.intp)
+    return lower, np.minimum(lower + 1, n_sampled - 1), (place - lower).astype(np.float32)
 
 
 def _specification(
