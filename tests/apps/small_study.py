@@ -67,7 +67,8 @@ class SmallStudy:
         return build_report(self.volume, self.segments, seg, self.findings, self.origin)
 
     def result(self) -> dict[str, Any]:
-        return build_result(self.volume, self.seg(), self.report(), self.findings, self.origin)
+        outputs = {"seg": self.seg(), "report": self.report()}
+        return build_result(self.volume, outputs, self.findings, self.origin)
 
     def fhir(self) -> dict[str, Any]:
         return build_fhir(self.volume, self.report(), self.origin)

@@ -7,8 +7,8 @@ application reads from there how the network wants its input, so it knows no mod
 import hashlib
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ class SliceNetwork:
         Probability from which a voxel is positive.
     divisor : int
         Height and width must be multiples of it.
+    config : mapping
+        The whole ``inference.json``, for what only some kinds of model need to know.
     """
 
     identity: ModelIdentity
@@ -102,10 +104,22 @@ class SliceNetwork:
     hu_window: tuple[float, float]
     threshold: float
     divisor: int
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, bundle: Path) -> "SliceNetwork":
-        """Load ``models/model.ts`` of a bundle onto the CPU after checking its hash.
+    def load(
+        cls, bundle: Path, name: str = "model.ts", defaults: Mapping[str, Any] | None = None
+    ) -> "SliceNetwork":
+        """Load a file of a bundle's ``models`` onto the CPU after checking its hash.
+
+        Parameters
+        ----------
+        bundle : Path
+            The bundle's folder.
+        name : str
+            The file.
+        defaults : mapping, optional
+            What the configuration of such a bundle may leave out.
 
         Raises
         ------
@@ -113,7 +127,7 @@ class SliceNetwork:
             If the file is missing, differs from ``models/SHA256SUMS``, or does not say how to
             prepare its input.
         """
-        file = bundle / "models" / "model.ts"
+        file = bundle / "models" / name
         content, sha256 = _checked_content(file)
         extra: dict[str, Any] = {"inference.json": "", "metadata.json": ""}
         try:
@@ -123,10 +137,13 @@ class SliceNetwork:
         except (RuntimeError, ValueError, RecursionError) as error:
             raise ModelError(f"{file}: not a TorchScript bundle; export it again") from error
         try:
+            config = {**(defaults or {}), **config}
             return cls(
                 ModelIdentity(str(metadata["name"]), str(metadata["version"]), sha256),
-                module.eval(),
+                # Weights may be stored in half precision.
+                module.eval().float(),
                 *_specification(config),
+                config,
             )
         except KeyError as error:
             raise ModelError(f"{file}: its inference.json lacks {error.args[0]}") from error
@@ -251,7 +268,8 @@ def _specification(
     missing = [key for key in REQUIRED_KEYS if key not in config]
     if missing:
         raise KeyError(", ".join(missing))
-    row_mm, column_mm = (float(value) for value in config["spacing_mm"])
+    # Networks that look at volumes name the distance of their slices too.
+    row_mm, column_mm, *_ = (float(value) for value in config["spacing_mm"])
     low, high = (float(value) for value in config["hu_window"])
     threshold, divisor = float(config["threshold"]), int(config["divisor"])
     # Written so that what is not a number is refused too.
