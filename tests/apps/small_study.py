@@ -77,9 +77,8 @@ class SmallStudy:
         )
 
     def result(self) -> dict[str, Any]:
-        return build_result(
-            self.volume, self.seg(), self.report(), self.findings, self.quality, self.origin
-        )
+        outputs = {"seg": self.seg(), "report": self.report()}
+        return build_result(self.volume, outputs, self.findings, self.quality, self.origin)
 
     def fhir(self) -> dict[str, Any]:
         return build_fhir(self.volume, self.report(), self.origin)

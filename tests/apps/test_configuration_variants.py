@@ -17,7 +17,7 @@ from validators import dciodvfy_errors, dcmqi_report, dsrdump, pixelmed_sr_error
 
 from ct_triage.configuration import Configuration
 from ct_triage.errors import ConfigurationError, ModelError
-from ct_triage.lesions import load_lesion_model
+from ct_triage.lesion_models import load_lesion_model
 from ct_triage.pipeline import Pipeline
 from tools.phantom import Phantom, write_dicom_series
 

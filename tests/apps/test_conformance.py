@@ -1,4 +1,4 @@
-"""What the conformance statement says is read is read, to the grey value."""
+"""The conformance statement is true: what is read, to the grey value, and what is written."""
 
 import re
 import subprocess
@@ -8,13 +8,20 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID
+from pydicom.sr.coding import Code
+from pydicom.uid import UID, CTImageStorage
 from small_study import small_study
 from validators import _tool as tool
 
+from ct_triage import codes
+from ct_triage.codes import PrivateCodes
+from ct_triage.configuration import Configuration, PrivateScheme
 from ct_triage.errors import BrokenSeriesError
+from ct_triage.followup_reading import REPORT_CLASSES, SEGMENTATION_CLASSES
+from ct_triage.picture import build_picture
 from ct_triage.reading import read_volume
-from ct_triage.series import find_series
+from ct_triage.results import PICTURE_FILE, REPORT_FILE, SEG_FILE
+from ct_triage.series import MULTI_FRAME_CT, find_series
 
 STATEMENT = Path(__file__).parents[2] / "apps" / "ct_triage" / "docs" / "conformance.md"
 # Each by an encoder of its own making: dcmtk's programs or pydicom's plugins.
@@ -42,9 +49,76 @@ LOSSY_HU = {
 }
 
 
+# Of TID 1500 and 1411: the concept names that every report has.
+TEMPLATE_CODES = {("SCT", "363698007"), ("SCT", "272741003"), ("UCUM", "1")}
+
+
+def _section(title: str) -> str:
+    return STATEMENT.read_text().split(f"## {title}\n")[1].split("\n## ")[0]
+
+
 def _listed(title: str) -> list[str]:
-    section = STATEMENT.read_text().split(f"## {title}\n")[1].split("\n## ")[0]
-    return re.findall(r"`(1\.2\.840\.10008\.1\.2[0-9.]*)`", section)
+    return re.findall(r"`(1\.2\.840\.10008\.1\.2[0-9.]*)`", _section(title))
+
+
+def _storage_classes(title: str) -> list[str]:
+    """UIDs of SOP classes; an ellipsis stands for what they have in common."""
+    listed = re.findall(r"`(?:1\.2\.840\.10008\.5\.1\.4\.1|…)\.([0-9.]+)`", _section(title))
+    return sorted(f"1.2.840.10008.5.1.4.1.{end}" for end in listed)
+
+
+def test_the_listed_storage_classes_are_those_of_the_code() -> None:
+    read = (CTImageStorage, *MULTI_FRAME_CT, *SEGMENTATION_CLASSES, *REPORT_CLASSES)
+    assert _storage_classes("SOP classes read") == sorted(read)
+    study = small_study()
+    written = {
+        SEG_FILE: study.seg(),
+        REPORT_FILE: study.report(),
+        PICTURE_FILE: build_picture(study.volume, study.segments, study.origin),
+    }
+    for file, instance in written.items():
+        (line,) = [x for x in _section("SOP classes written").splitlines() if f"`{file}`" in x]
+        assert f"`{instance.SOPClassUID}`" in line
+        assert instance.file_meta.TransferSyntaxUID in _listed("Transfer syntaxes written")
+    assert len(_storage_classes("SOP classes written")) == len(written)
+
+
+def test_every_private_code_is_listed_and_no_other() -> None:
+    private = PrivateCodes(PrivateScheme())
+    used = {
+        code.value
+        for value in vars(private).values()
+        for code in (value.values() if isinstance(value, dict) else [value])
+        if isinstance(code, Code) and code.scheme_designator == private.scheme.designator
+    }
+    table = "\n".join(
+        line for line in _section("Private coding scheme").splitlines() if line.startswith("|")
+    )
+    listed = set(re.findall(r"\b[A-Z]{2,}(?:[_-][A-Z0-9]+)*\b|\bP_[A-Z0-9]+", table))
+    # CT-1 to CT-3 lie between those that are named; the others are units and standard codes.
+    assert used - {"CT-1", "CT-2", "CT-3"} == listed - {"SCT", "COVID-19"}
+
+
+def test_every_standard_code_of_a_report_is_listed() -> None:
+    configuration = Configuration.model_validate(
+        {"models": {"lesions": "multitask_triage"}, "identification": True}
+    )
+    report = small_study(configuration=configuration, covid19_probability=0.5).report()
+    used = {
+        (code.CodingSchemeDesignator, code.CodeValue)
+        for element in report.iterall()
+        if element.VR == "SQ" and element.keyword.endswith("CodeSequence")
+        for code in element.value
+    }
+    # Context group 3716 is named as a whole.
+    used -= {(code.scheme_designator, code.value) for code in codes.SEVERITIES.values()}
+    used |= {("SCT", code.value) for code in (codes.PNEUMONIA, *codes.CONDITIONS.values())}
+    missing = {
+        code
+        for code in used - TEMPLATE_CODES
+        if code[0] in ("SCT", "LN", "UCUM") and code[1] not in _section("Codes")
+    }
+    assert missing == set()
 
 
 def test_every_listed_syntax_is_tested() -> None:

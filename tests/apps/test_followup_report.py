@@ -54,8 +54,7 @@ def _report(study: SmallStudy, follow_up: FollowUp) -> Dataset:
 def _result(study: SmallStudy, follow_up: FollowUp) -> dict[str, Any]:
     return build_result(
         study.volume,
-        study.seg(),
-        _report(study, follow_up),
+        {"seg": study.seg(), "report": _report(study, follow_up)},
         study.findings,
         study.quality,
         study.origin,

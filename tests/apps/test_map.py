@@ -135,7 +135,9 @@ def test_the_manifests_agree_with_the_image(engine: Engine) -> None:
     assert {*pkg["models"], *pkg["modelsLeftOut"]} == bundles
     for name, details in pkg["modelDetails"].items():
         sums = (BUNDLES / name / "models" / "SHA256SUMS").read_text()
-        assert f"{details['sha256']}  model.ts" in sums
+        assert "model.ts" in details["sha256"]
+        for file, sha256 in details["sha256"].items():
+            assert f"{sha256}  {file}\n" in sums
     variables = dict(entry.split("=", 1) for entry in _inspect(engine)["Config"]["Env"])
     for name, value in app["environment"].items():
         # Relative paths are to the working directory, so the platform says.

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 import yaml
 from holoscan_cli import __main__ as packager
 
@@ -87,16 +89,29 @@ def test_versions_agree_wherever_they_are_pinned() -> None:
     assert configuration["application"]["version"] == __version__
 
 
+class Detector(torch.nn.Module):
+    def forward(self, boxes: torch.Tensor) -> torch.Tensor:
+        return torchvision.ops.nms(boxes, boxes[:, 0], 0.5)
+
+
 @pytest.fixture
 def bundles_with_a_classifier(tmp_path: Path) -> Path:
     folder = tmp_path / "bundles"
-    for name, packages in (("plain", {}), ("classifier", {"torchvision": "0.28.0"})):
+    modules = {
+        "plain": {"model.ts": torch.nn.ReLU()},
+        # One of its members detects.
+        "classifier": {"model.ts": torch.nn.ReLU(), "member.ts": Detector()},
+    }
+    for name, files in modules.items():
         (folder / name / "configs").mkdir(parents=True)
         (folder / name / "models").mkdir()
-        (folder / name / "models" / "model.ts").touch()
-        (folder / name / "models" / "SHA256SUMS").write_text("0a  model.pt\n1b  model.ts\n")
+        for file, module in files.items():
+            torch.jit.script(module).save(str(folder / name / "models" / file))
+        sums = "0a  model.pt\n" + "".join(f"1b  {file}\n" for file in files)
+        (folder / name / "models" / "SHA256SUMS").write_text(sums)
         metadata = {"version": "1.0.0", "task": "t", "copyright": "c"}
-        metadata["required_packages_version"] = packages
+        # Training does, and loading a file does not.
+        metadata["required_packages_version"] = {"torchvision": "0.28.0"}
         (folder / name / "configs" / "metadata.json").write_text(json.dumps(metadata))
     return folder
 
@@ -119,7 +134,7 @@ def test_a_model_that_cannot_run_in_the_image_is_left_out_and_named(
     assert manifests.main(list(map(str, options))) == 0
     pkg = json.loads((tmp_path / "etc" / "pkg.json").read_text())
     assert list(pkg["models"]) == list(pkg["modelDetails"]) == ["plain"]
-    assert pkg["modelDetails"]["plain"]["sha256"] == "1b"
+    assert pkg["modelDetails"]["plain"]["sha256"] == {"model.ts": "1b"}
     assert "needs torchvision" in pkg["modelsLeftOut"]["classifier"]
     assert "classifier is left out" in capsys.readouterr().out
     assert not (bundles_with_a_classifier / "classifier").exists()

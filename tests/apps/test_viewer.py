@@ -1,6 +1,7 @@
-"""CT and segmentation in VolView, in a real browser: the overlay lies where the masks are.
+"""CT and segmentation in VolView and OHIF, in a real browser: the overlay lies on the masks.
 
-Needs chromium and chromium-driver (Debian packages), and npm to fetch VolView once.
+Needs chromium and chromium-driver (Debian packages), npm to fetch the viewers once, and for OHIF
+an Orthanc. What was seen is left in ``build/viewers``, where the documents' pictures are from.
 """
 
 import functools
@@ -10,23 +11,35 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
+from orthanc import OrthancServer
 from PIL import Image
+from pydicom import Dataset
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
-from small_study import SmallStudy, small_study
+from small_study import ORIGIN
+
+from ct_triage.reading import read_volume
+from ct_triage.seg import build_seg
+from ct_triage.series import find_series
+from ct_triage.severity import Segments
+from tools.phantom import Grid, build_phantom, write_dicom_series
 
 pytestmark = pytest.mark.slow
 
 VOLVIEW = "volview@4.4.1"
+OHIF = "@ohif/app@3.12.10"
 CACHE = Path(__file__).parents[2] / "build" / "viewers"
 CHROMIUM_OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1600,1000"),
@@ -40,26 +53,28 @@ STORE = (
 )
 
 
-@pytest.fixture(scope="module")
-def volview() -> Path:
-    """Folder of VolView's web page."""
-    folder = CACHE / VOLVIEW
+def _web_page(package: str) -> Path:
+    """Folder of the web page in a package of npm, which is fetched once."""
+    folder = CACHE / package.replace("/", "-")
     if not folder.exists():
         if shutil.which("npm") is None:
             pytest.skip("npm is missing: install npm")
         CACHE.mkdir(parents=True, exist_ok=True)
         packed = subprocess.run(
-            ["npm", "pack", "--silent", VOLVIEW],
+            ["npm", "pack", "--silent", package],
             cwd=CACHE,
             capture_output=True,
             text=True,
             check=False,
         )
         if packed.returncode:
-            pytest.skip(f"{VOLVIEW} cannot be fetched from npm's registry")
-        with tarfile.open(CACHE / packed.stdout.split()[-1]) as archive:
-            archive.extractall(CACHE / "partial", filter="data")
-        os.replace(CACHE / "partial" / "package", folder)
+            pytest.skip(f"{package} cannot be fetched from npm's registry")
+        with (
+            tempfile.TemporaryDirectory(dir=CACHE) as scratch,
+            tarfile.open(CACHE / packed.stdout.split()[-1]) as archive,
+        ):
+            archive.extractall(scratch, filter="data")
+            os.replace(Path(scratch) / "package", folder)
     return folder / "dist"
 
 
@@ -82,23 +97,41 @@ def browser() -> Iterator[webdriver.Chrome]:
     browser.quit()
 
 
+@dataclass(frozen=True)
+class _Study:
+    """A study with its true masks by segment number, (slices, rows, columns) as in the affine."""
+
+    files: list[Path]
+    seg: Dataset
+    affine: np.ndarray
+    masks: dict[int, np.ndarray]
+
+
 @pytest.fixture
-def page(volview: Path, tmp_path: Path) -> Iterator[tuple[str, SmallStudy]]:
-    """Address of VolView with a study in it, on this machine."""
+def study(tmp_path: Path) -> _Study:
     # VolView 4.4.1 takes the row spacing of CT for the column spacing: square pixels.
-    study = small_study(spacing_mm=(5.0, 1.25, 1.25))
+    phantom = build_phantom(Grid.axial((32, 192, 192), (10.0, 2.0, 2.0)), "covid19", seed=3)
+    files = write_dicom_series(phantom, tmp_path / "study")
+    volume = read_volume(find_series(tmp_path / "study"))
+    # A phantom is stored from the head down, a volume goes up.
+    masks = [m[::-1] for m in (phantom.right_lung, phantom.left_lung, phantom.lesion)]
+    seg = build_seg(volume, Segments(*masks), ORIGIN)
+    return _Study(files, seg, volume.affine, dict(enumerate(masks, 1)))
+
+
+@pytest.fixture
+def page(study: _Study, tmp_path: Path) -> Iterator[str]:
+    """Address of VolView with the study in it, on this machine."""
     site = tmp_path / "site"
-    shutil.copytree(volview, site)
-    source = tmp_path / "source"
-    source.mkdir()
+    shutil.copytree(_web_page(VOLVIEW), site)
     with zipfile.ZipFile(site / "ct.zip", "w") as archive:
-        for file in study.write_source(source):
+        for file in study.files:
             archive.write(file, file.name)
-    study.seg().save_as(site / "seg.dcm")
+    study.seg.save_as(site / "seg.dcm")
     handler = functools.partial(_Quiet, directory=site)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/?urls=[ct.zip,seg.dcm]", study
+    yield f"http://127.0.0.1:{server.server_port}/?urls=[ct.zip,seg.dcm]"
     server.shutdown()
 
 
@@ -119,11 +152,10 @@ def _wait_for_segments(browser: webdriver.Chrome, count: int) -> dict[int, dict[
 
 
 def test_the_overlay_lies_where_the_masks_are(
-    browser: webdriver.Chrome, page: tuple[str, SmallStudy]
+    browser: webdriver.Chrome, page: str, study: _Study
 ) -> None:
-    address, study = page
     browser.set_page_load_timeout(PATIENCE_SECONDS)
-    browser.get(address)
+    browser.get(page)
     segments = _wait_for_segments(browser, len(study.masks))
     assert {n: s["name"] for n, s in segments.items()} == {
         1: "right lung",
@@ -137,13 +169,15 @@ def test_the_overlay_lies_where_the_masks_are(
         "slice: first(store('viewSlice').configs['1']).slice,"
         "rect: [rect.x, rect.y, rect.width, rect.height]};"
     )
-    picture = np.array(Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB"))
+    screenshot = browser.get_screenshot_as_png()
+    (CACHE / "volview.png").write_bytes(screenshot)
+    picture = np.array(Image.open(io.BytesIO(screenshot)).convert("RGB"))
     camera = shown["camera"]
     left, top, width, height = shown["rect"]
     mm_per_pixel = 2 * camera["parallelScale"] / height
     down = -np.array(camera["viewUp"])
     right = np.cross(camera["directionOfProjection"], camera["viewUp"])
-    affine = study.volume.affine
+    affine = study.affine
     focal = np.array(camera["focalPoint"])
     # VolView counts slices from the feet, as this study does.
     assert affine[2, 0] > 0
@@ -178,3 +212,110 @@ def test_the_overlay_lies_where_the_masks_are(
 def _has_hue_of(pixel: np.ndarray, colour: np.ndarray) -> bool:
     """Tell whether grey was tinted with a colour; a lesion lies over the tint of its lung."""
     return bool(np.ptp(pixel.astype(int)) >= 10 and pixel.argmax() == colour.argmax())
+
+
+# OHIF
+
+OHIF_CONFIGURATION = """
+window.config = {
+  routerBasename: "/", extensions: [], modes: [], showStudyList: true,
+  defaultDataSourceName: "orthanc",
+  dataSources: [{
+    namespace: "@ohif/extension-default.dataSourcesModule.dicomweb",
+    sourceName: "orthanc",
+    configuration: {
+      friendlyName: "Orthanc", name: "orthanc",
+      qidoRoot: "/dicom-web", wadoRoot: "/dicom-web", wadoUriRoot: "/dicom-web",
+      imageRendering: "wadors", thumbnailRendering: "wadors",
+      enableStudyLazyLoad: true, supportsFuzzyMatching: false, supportsWildcard: true,
+    },
+  }],
+};
+"""
+# Viewport, and whether it shows a segmentation yet.
+OHIF_VIEWPORT = """
+const viewports = window.cornerstone
+  ? cornerstone.getRenderingEngines().flatMap(engine => engine.getViewports()) : [];
+const viewport = viewports[0];
+const segmentations = window.cornerstoneTools
+  ? cornerstoneTools.segmentation.state.getSegmentations() : [];
+"""
+
+
+class _OhifHandler(_Quiet):
+    """OHIF's page, and an archive's DICOMweb below /dicom-web, from one address."""
+
+    archive = ""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/dicom-web"):
+            self._forward()
+            return
+        if not Path(self.translate_path(self.path)).is_file():
+            # An address inside OHIF.
+            self.path = "/index.html"
+        super().do_GET()
+
+    def _forward(self) -> None:
+        headers = {name: self.headers[name] for name in ("Accept", "Host") if name in self.headers}
+        answer = requests.get(f"{self.archive}{self.path}", headers=headers, timeout=600)
+        self.send_response(answer.status_code)
+        self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+
+@pytest.fixture
+def ohif(study: _Study, tmp_path: Path) -> Iterator[str]:
+    """Address of OHIF on this machine, with the study in the archive behind it."""
+    site = tmp_path / "ohif"
+    shutil.copytree(_web_page(OHIF), site)
+    (site / "app-config.js").write_text(OHIF_CONFIGURATION)
+    (tmp_path / "orthanc").mkdir()
+    orthanc = OrthancServer(tmp_path / "orthanc").start()
+    study.seg.save_as(tmp_path / "seg.dcm")
+    orthanc.c_store([*study.files, tmp_path / "seg.dcm"])
+    handler = type("Handler", (_OhifHandler,), {"archive": orthanc.url})
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(handler, directory=site)
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    orthanc.kill()
+
+
+def _wait_for(browser: webdriver.Chrome, script: str, what: str) -> Any:
+    """Wait until a script returns something; skip where this browser cannot get that far."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        if found := browser.execute_script(script):
+            return found
+        if time.monotonic() > deadline:
+            (CACHE / "ohif_failed.png").write_bytes(browser.get_screenshot_as_png())
+            pytest.skip(f"OHIF does not load here: no {what} after {PATIENCE_SECONDS} s")
+        time.sleep(1)
+
+
+def test_ohif_shows_the_segments_where_the_masks_are(
+    browser: webdriver.Chrome, ohif: str, study: _Study
+) -> None:
+    browser.set_page_load_timeout(PATIENCE_SECONDS)
+    browser.get(f"{ohif}/app-config.js")
+    # No tour over the picture.
+    browser.execute_script("localStorage.setItem('shownTours', '[\"basicViewerTour\"]')")
+    browser.get(f"{ohif}/viewer?StudyInstanceUIDs={study.seg.StudyInstanceUID}")
+    _wait_for(browser, f"{OHIF_VIEWPORT} return viewport && viewport.getImageIds().length", "CT")
+    thumbnail = _wait_for(
+        browser,
+        "return [...document.querySelectorAll('[data-cy^=study-browser-thumbnail]')]"
+        ".find(e => e.textContent.includes('SEG'))",
+        "thumbnail of the segmentation",
+    )
+    webdriver.ActionChains(browser).double_click(thumbnail).perform()
+    _wait_for(browser, f"{OHIF_VIEWPORT} return segmentations.length", "segmentation")
+    # Loaded is not yet drawn.
+    time.sleep(10)
+    screenshot = browser.get_screenshot_as_png()
+    (CACHE / "ohif.png").write_bytes(screenshot)

@@ -24,12 +24,14 @@ PIXELMED_OPTIONS = (
     "-Djdk.xml.xpathExprGrpLimit=0",
 )
 
+RECOGNISED = {"Segmentation", "Comprehensive3DSR", "SCImage", "CTImage"}
+
 
 def dciodvfy_errors(file: Path) -> list[str]:
     """Errors of David Clunie's validator of information objects."""
     run = _run([_tool("dciodvfy", "dicom3tools"), "-new", file])
     # It names the information object it has recognised, on a line of its own.
-    assert {"Segmentation", "Comprehensive3DSR"} & set(run.stderr.splitlines()), run.stderr
+    assert RECOGNISED & set(run.stderr.splitlines()), run.stderr
     return _errors(run)
 
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import itertools
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from lesion_ensemble import (
     VotingRule,
     ZeroMeanUnitDeviation,
     build_member,
+    load_weights,
     weights_problem,
 )
 from lesion_ensemble.ensemble import PLANES
@@ -35,6 +37,7 @@ from monai.transforms import Orientation
 from tools.bundles.release import release_member
 
 BUNDLE = BUNDLES_FOLDER / "lesion_ensemble"
+MEMBERS = ("resnet21_axial_0", "resnet18_axial_0", "fpn_axial_0")
 HU_WINDOW = (-1024, 600)
 SMALL = ("--spacing_mm", [6.0, 6.0, 6.0])
 
@@ -245,22 +248,72 @@ def test_released_weights_are_checked_and_own_ones_are_not(tmp_path: Path) -> No
     assert "a.pt is missing" in weights_problem(members, str(models))
 
 
-def test_a_released_member_is_half_the_size_and_listed(
+@pytest.fixture(scope="module")
+def released(architectures: Mapping, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the bundle with untrained members."""
+    folder = tmp_path_factory.mktemp("released")
+    bundle = shutil.copytree(
+        BUNDLE, folder / "bundle", ignore=shutil.ignore_patterns("models", "__pycache__")
+    )
+    torch.manual_seed(0)
+    for name in MEMBERS:
+        architecture = architectures[name.split("_")[0]]
+        torch.save(build_member(architecture).state_dict(), folder / "trained.pt")
+        release_member(bundle, folder / "trained.pt", name)
+    return bundle
+
+
+def test_a_released_member_is_half_the_size_and_listed(released: Path) -> None:
+    models = released / "models"
+    for name in MEMBERS:
+        # What a repository takes.
+        assert (models / f"{name}.ts").stat().st_size <= 25e6
+    assert weights_problem([{"weights": f"{name}.ts"} for name in MEMBERS], str(models)) == ""
+    with pytest.raises(ValueError, match="vgg_axial_0 is none of the members"):
+        release_member(released, models / "model.ts", "vgg_axial_0")
+
+
+def test_released_members_merged_by_the_released_vote_are_the_ensemble(released: Path) -> None:
+    parser = ConfigParser(read_config(released, "inference"))
+    parser["bundle_root"] = str(released)
+    ensemble = parser.get_parsed_content("network_def").eval()
+    load_weights(ensemble, parser["members"], str(released / "models"))
+    volume = torch.rand(1, 1, 64, 96, 3)
+    slices = volume[0].permute(3, 0, 1, 2)
+    with torch.inference_mode():
+        probabilities = torch.stack(
+            [
+                torch.jit.load(released / "models" / member["weights"]).float()(slices).sigmoid()
+                for member in parser["members"]
+            ]
+        )
+        merged = torch.jit.load(released / "models" / "model.ts")(probabilities)
+        expected = ensemble(volume)[0].permute(0, 3, 1, 2)
+    torch.testing.assert_close(merged[:, :, 0], expected, rtol=1e-4, atol=1e-4)
+    assert 0 < float(merged[1].max()) <= 0.5
+
+
+def test_what_cannot_be_scripted_is_traced_for_any_size(
     architectures: Mapping, tmp_path: Path
 ) -> None:
-    for name in ("resnet21", "resnet18", "fpn"):
-        torch.save(build_member(architectures[name]).state_dict(), tmp_path / "trained.pt")
-        release_member(tmp_path, tmp_path / "trained.pt", name)
-        # What a repository takes.
-        assert (tmp_path / "models" / f"{name}.pt").stat().st_size <= 25e6
-    members = [{"weights": f"{name}.pt"} for name in ("resnet21", "resnet18", "fpn")]
-    assert weights_problem(members, str(tmp_path / "models")) == ""
+    bundle = shutil.copytree(BUNDLE / "configs", tmp_path / "bundle" / "configs").parent
+    shutil.copytree(BUNDLE / "lesion_ensemble", bundle / "lesion_ensemble")
+    config = read_config(bundle, "inference")
+    config["members"] = [{"architecture": "dpn92", "plane": "axial", "weights": "dpn.ts"}]
+    (bundle / "configs" / "inference.json").write_text(json.dumps(config))
+    member = build_member(architectures["dpn92"]).eval()
+    torch.save(member.state_dict(), tmp_path / "trained.pt")
+    release_member(bundle, tmp_path / "trained.pt", "dpn")
+    image = torch.rand(3, 1, 32, 128)
+    with torch.inference_mode():
+        found = torch.jit.load(bundle / "models" / "dpn.ts").float()(image)
+        torch.testing.assert_close(found, member(image), rtol=0.02, atol=0.02)
 
 
 def test_a_default_member_without_weights_is_named(nifti_folder: Path, tmp_path: Path) -> None:
     bundle = shutil.copytree(BUNDLE, tmp_path / "copy", ignore=shutil.ignore_patterns("models"))
     done = run_configs(bundle, "inference", "--dataset_dir", nifti_folder, cwd=tmp_path)
-    assert_refused_in_one_line(done, "resnet21_axial_0.pt is missing")
+    assert_refused_in_one_line(done, "resnet21_axial_0.ts is missing")
 
 
 # Commands
@@ -283,12 +336,12 @@ def test_a_member_trains_and_then_segments_with_another(
     assert done.returncode == 0, done.stderr[-2000:]
     losses = printed_losses(done)
     assert np.mean(losses[-3:]) < 0.95 * np.mean(losses[:3])
-    release_member(bundle, tmp_path / "fpn" / "model.pt", "fpn")
+    release_member(bundle, tmp_path / "fpn" / "model.pt", "fpn_axial_0")
     torch.save(build_member(architectures["resnet21"]).state_dict(), tmp_path / "untrained.pt")
-    release_member(bundle, tmp_path / "untrained.pt", "resnet21")
+    release_member(bundle, tmp_path / "untrained.pt", "resnet21_axial_0")
     members = [
-        {"architecture": "resnet21", "plane": "axial", "weights": "resnet21.pt"},
-        {"architecture": "fpn", "plane": "coronal", "weights": "fpn.pt"},
+        {"architecture": "resnet21", "plane": "axial", "weights": "resnet21_axial_0.ts"},
+        {"architecture": "fpn", "plane": "coronal", "weights": "fpn_axial_0.ts"},
     ]
     common = ("--dataset_dir", nifti_folder, "--members", members, *SMALL)
 
@@ -312,7 +365,7 @@ def test_a_member_trains_and_then_segments_with_another(
         bundle,
         "train evaluate_member",
         *("--dataset_dir", nifti_folder, "--output_dir", tmp_path / "c", *SMALL),
-        *("--held_out", "['tiny-3']", "--checkpoint", bundle / "models" / "resnet21.pt"),
+        *("--held_out", "['tiny-3']", "--checkpoint", bundle / "models" / "resnet21_axial_0.ts"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -321,10 +374,10 @@ def test_a_member_trains_and_then_segments_with_another(
             (row,) = [row for row in csv.reader(stream) if row and "tiny" in row[0]]
         assert "tiny-3" in row[0]
 
-    (bundle / "models" / "fpn.pt").write_bytes(b"changed")
+    (bundle / "models" / "fpn_axial_0.ts").write_bytes(b"changed")
     done = run_configs(bundle, "inference", *common, "--output_dir", tmp_path / "d", cwd=tmp_path)
     assert done.returncode != 0
-    assert "fpn.pt does not match" in done.stderr.splitlines()[-1]
+    assert "fpn_axial_0.ts does not match" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "d").exists()
 
 

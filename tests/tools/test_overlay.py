@@ -25,7 +25,7 @@ def test_lesions_are_drawn_in_red_below_the_plain_slices(tmp_path: Path) -> None
     segments[2][1:7, 20:40, 40:60] = True
     segments[3][2:6, 25:35, 10:20] = True
 
-    draw_overlay(_volume(shape), segments, tmp_path / "all.png", title="phantom")
+    draw_overlay(_volume(shape), segments, tmp_path / "all.png")
     draw_overlay(_volume(shape), {n: segments[n] for n in (1, 2)}, tmp_path / "lungs.png")
 
     picture = matplotlib.image.imread(tmp_path / "all.png")

@@ -33,7 +33,10 @@ def main(argv: list[str] | None = None) -> int:
 
         bundle = BUNDLES / arguments.bundle
         if arguments.member:
-            written = release_member(bundle, arguments.checkpoint, arguments.member)
+            try:
+                written = release_member(bundle, arguments.checkpoint, arguments.member)
+            except ValueError as error:
+                parser.error(str(error))
         else:
             written = release(bundle, arguments.checkpoint)
         print(*written, sep="\n")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
-from monai.bundle import ckpt_export
+from monai.bundle import ConfigParser, ckpt_export
+from monai.data import save_net_with_metadata
 
 WEIGHTS, TORCHSCRIPT, SUMS = "model.pt", "model.ts", "SHA256SUMS"
 
@@ -43,7 +45,10 @@ def release(bundle: Path, checkpoint: Path) -> list[Path]:
 
 
 def release_member(bundle: Path, checkpoint: Path, name: str) -> list[Path]:
-    """Write ``models/NAME.pt`` of an ensemble in half precision and update ``models/SHA256SUMS``.
+    """Write ``models/NAME.ts`` of an ensemble, the merging ``models/model.ts`` and SHA256SUMS.
+
+    A member is TorchScript with weights in half precision: one file for MONAI's commands, which
+    read its weights, and for applications, which run it and merge the members by ``model.ts``.
 
     Parameters
     ----------
@@ -53,16 +58,58 @@ def release_member(bundle: Path, checkpoint: Path, name: str) -> list[Path]:
         What training saved: a state dict, bare or under "model".
     name : str
         As "weights" of a member names the file, without its ending.
+
+    Raises
+    ------
+    ValueError
+        If no member's "weights" are of that name.
     """
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    parser["bundle_root"] = str(bundle)
+    members = parser["members"]
+    files = [str(member["weights"]) for member in members]
+    if f"{name}.ts" not in files:
+        raise ValueError(f"{name} is none of the members {', '.join(files)}; add it to the config")
+    ensemble = parser.get_parsed_content("network_def")
+    member = ensemble.networks[files.index(f"{name}.ts")].eval()
+    member.load_state_dict(_state(checkpoint))
+
     models = bundle / "models"
     models.mkdir(exist_ok=True)
+    _save_torchscript(_scripted(member), models / f"{name}.ts", bundle)
+    _save_torchscript(torch.jit.script(ensemble.vote), models / TORCHSCRIPT, bundle)
+    written = [models / f"{name}.ts", models / TORCHSCRIPT]
+    return [*written, _write_sums(models, sorted(models.glob("*.ts")))]
+
+
+def _scripted(network: torch.nn.Module) -> torch.jit.ScriptModule:
+    """Script a slice network, or trace it where its code cannot be scripted (DPN)."""
+    small, other = torch.rand(1, 1, 64, 64), torch.rand(2, 1, 96, 64)
+    try:
+        scripted = torch.jit.script(network)
+    except (RuntimeError, NotImplementedError):
+        scripted = torch.jit.trace(network, small)
+    with torch.inference_mode():
+        # A trace may hold for one size only.
+        torch.testing.assert_close(scripted(other), network(other), rtol=1e-3, atol=1e-3)
     # Statistics of normalization layers are few and can be too large for half precision.
-    state = {
-        key: value.half() if value.is_floating_point() and value.ndim > 1 else value
-        for key, value in _state(checkpoint).items()
-    }
-    torch.save(state, models / f"{name}.pt")
-    return [models / f"{name}.pt", _write_sums(models, sorted(models.glob("*.pt")))]
+    for tensor in (*scripted.parameters(), *scripted.buffers()):
+        if tensor.is_floating_point() and tensor.ndim > 1:
+            tensor.data = tensor.data.half()
+    return scripted
+
+
+def _save_torchscript(scripted: torch.jit.ScriptModule, file: Path, bundle: Path) -> None:
+    """Save a module as MONAI's ckpt_export does: with the bundle's metadata and configuration."""
+    configs = bundle / "configs"
+    save_net_with_metadata(
+        scripted,
+        str(file),
+        include_config_vals=False,
+        meta_values=json.loads((configs / "metadata.json").read_text()),
+        more_extra_files={"inference.json": (configs / "inference.json").read_bytes()},
+    )
 
 
 def _state(checkpoint: Path) -> dict[str, torch.Tensor]:

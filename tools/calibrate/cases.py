@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ct_triage.configuration import Configuration
 from ct_triage.errors import TriageError
-from ct_triage.lesions import LESION_MODELS, LesionModel, SliceLesionModel, load_lesion_model
+from ct_triage.lesion_models import LESION_MODELS, load_lesion_model
+from ct_triage.lesions import LesionModel, SliceLesionModel
 from ct_triage.lungs import segment_lungs
 from ct_triage.network import AxialView, SliceNetwork
 from ct_triage.reading import AIR_HU, MAX_HU

@@ -106,7 +106,7 @@ def _bootstrap_base(engine: Engine) -> None:
         )
     with tempfile.TemporaryDirectory(prefix="ct_triage-base-") as scratch:
         root = Path(scratch) / "root"
-        include = "--include=ca-certificates,python3,python3-venv"
+        include = "--include=ca-certificates,python3,python3-venv,tini"
         bootstrap = ["debootstrap", "--variant=minbase", include, DEBIAN_SUITE, root, DEBIAN_MIRROR]
         made = subprocess.run(list(map(str, bootstrap)), stdout=subprocess.DEVNULL, check=False)
         if made.returncode:

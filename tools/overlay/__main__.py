@@ -17,7 +17,6 @@ def main() -> int:
     parser.add_argument("study", type=Path, help="folder with the CT study")
     parser.add_argument("result", type=Path, help="folder with seg.dcm")
     parser.add_argument("picture", type=Path, help="PNG file to write")
-    parser.add_argument("--title", default="", help="a line above the pictures")
     arguments = parser.parse_args()
     try:
         volume = read_volume(find_series(arguments.study))
@@ -25,7 +24,7 @@ def main() -> int:
     except (TriageError, OSError) as error:
         print(f"tools.overlay: {error}", file=sys.stderr)
         return 1
-    draw_overlay(volume, segments, arguments.picture, title=arguments.title)
+    draw_overlay(volume, segments, arguments.picture)
     return 0
 
 

@@ -59,6 +59,9 @@ QUALITY_FINDING = codes.DCM.QualityFinding
 COVID_19 = Code("840539006", "SCT", "COVID-19")
 PROBABILITY = codes.DCM.Probability
 
+# --- Classes of slices; "Pneumonia" is what such a classification is about, too.
+PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
+
 # --- Follow-up. No context group holds these three conditions of a patient.
 CURRENT_RESPONSE = codes.DCM.CurrentResponse
 CONDITIONS = {
@@ -106,6 +109,18 @@ class PrivateCodes:
             "CT-2": code("CT-2", "CT-2 (moderate)"),
             "CT-3": code("CT-3", "CT-3 (severe)"),
             "CT-4": code("CT-4", "CT-4 (critical)"),
+        }
+        # The keys are the classes of ``ct_triage.slices``.
+        self.study_class = code("STUDY_CLASS", "Class of the study, told from its slices")
+        self.study_classes = {
+            "COVID-19": COVID_19,
+            "common pneumonia": PNEUMONIA,
+            "control": code("CONTROL", "Neither COVID-19 nor common pneumonia"),
+        }
+        self.class_probabilities = {
+            "COVID-19": code("P_COVID19", "Probability of COVID-19, told from slices"),
+            "common pneumonia": code("P_PNEUMONIA", "Probability of pneumonia, told from slices"),
+            "control": code("P_CONTROL", "Probability of neither, told from slices"),
         }
         self.lesion_share_change = code(
             "SHARE_CHANGE", "Lesion share since the previous study, percentage points"

@@ -42,6 +42,8 @@ class Models(StrictModel):
     """Lung model."""
     lesions: BundleName = "lesion_segmentation_2d"
     """Lesion model."""
+    slices: BundleName = "mask_rcnn_classifier"
+    """Slice classifier, which runs where ``slice_classification`` is true."""
 
 
 class Thresholds(StrictModel):
@@ -96,10 +98,12 @@ class Outputs(StrictModel):
     """``result.json``."""
     fhir: bool = True
     """``result.fhir.json``: FHIR DiagnosticReport."""
+    picture: bool = False
+    """``picture.dcm``: slices with the segments drawn over them, as DICOM Secondary Capture."""
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not (self.seg or self.sr or self.json_ or self.fhir):
+        if not (self.seg or self.sr or self.json_ or self.fhir or self.picture):
             raise ValueError("all outputs are switched off; switch one on")
         return self
 
@@ -132,6 +136,8 @@ class Configuration(StrictModel):
     models: Models = Models()
     identification: bool = False
     """Report the probability of COVID-19; needs a lesion model that gives it."""
+    slice_classification: bool = False
+    """Classify the slices through the lungs and report what that says of the study."""
     follow_up: bool = True
     """Compare with segmentations and reports of the patient's earlier studies that lie in the
     study folder."""

@@ -5,15 +5,14 @@ Sections 2.2 and 4.1 of "CT-based COVID-19 Triage" (arXiv 2006.01441).
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage
 
-from ct_triage.configuration import Configuration
-from ct_triage.errors import ConfigurationError, ModelError
+from ct_triage.errors import ModelError
 from ct_triage.network import AxialView, Region, SliceNetwork, bounding_region
 from ct_triage.provenance import ModelIdentity
 from ct_triage.severity import BoolMask
@@ -51,8 +50,8 @@ class LesionModel(Protocol):
         """Name, version and weight hash."""
 
     @property
-    def threshold(self) -> float:
-        """Probability from which a voxel counts as lesion."""
+    def threshold(self) -> float | None:
+        """Probability from which a voxel counts as lesion; None where another rule decides."""
 
     def find(self, volume: Volume, lungs: BoolMask) -> Lesions:
         """Find the lesions inside the lungs, both on the volume's grid."""
@@ -74,13 +73,35 @@ class SliceLesionModel:
     min_lesion_ml: float = 0.0
     identifies: ClassVar[bool] = False
 
+    @classmethod
+    def load(cls, bundle: Path, threshold: float | None, min_lesion_ml: float) -> Self:
+        """Load a bundle.
+
+        Parameters
+        ----------
+        bundle : Path
+            Its folder.
+        threshold : float or None
+            Probability from which a voxel counts as lesion; None: the bundle's own.
+        min_lesion_ml : float
+            See the class.
+
+        Raises
+        ------
+        ConfigurationError
+            If this kind of model has no use for a threshold.
+        ModelError
+            If the bundle is missing or broken.
+        """
+        return cls(SliceNetwork.load(bundle).with_threshold(threshold), min_lesion_ml)
+
     @property
     def identity(self) -> ModelIdentity:
         """Name, version and weight hash."""
         return self.network.identity
 
     @property
-    def threshold(self) -> float:
+    def threshold(self) -> float | None:
         """Probability from which a voxel counts as lesion."""
         return self.network.threshold
 
@@ -94,7 +115,8 @@ class SliceLesionModel:
         probabilities, covid19_probability = self.predict(view, region)
         spacing_mm = _spacing_mm(view, probabilities.shape)
         min_voxels = self.min_lesion_ml * 1000.0 / float(spacing_mm.prod())
-        probabilities[_small_pieces(probabilities >= self.threshold, min_voxels)] = 0
+        small = _small_pieces(probabilities >= self.network.threshold, min_voxels)
+        probabilities[small] = 0
         mask = self.network.mask_on_view(probabilities, view)
         mask &= lungs_on_view
         return Lesions(view.on_source_grid(mask), covid19_probability)
@@ -136,48 +158,6 @@ class MultitaskLesionModel(SliceLesionModel):
         slices = range(batches[0].start, batches[-1].stop)
         self.network.put_probabilities(result, logits, slices, region)
         return result, covid19_probability
-
-
-# By the name of the bundle, which is the name of its folder.
-LESION_MODELS: dict[str, type[SliceLesionModel]] = {
-    "lesion_segmentation_2d": SliceLesionModel,
-    "multitask_triage": MultitaskLesionModel,
-}
-
-
-def load_lesion_model(folder: Path, configuration: Configuration) -> LesionModel:
-    """Load the lesion model that a configuration names, with the threshold that it sets.
-
-    Parameters
-    ----------
-    folder : Path
-        Holds the bundles by name.
-    configuration : Configuration
-        Names the bundle, the threshold and the smallest lesion.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is no such kind of lesion model, or it does not identify although it should.
-    ModelError
-        If the bundle is missing or broken.
-    """
-    name = configuration.models.lesions
-    kind = LESION_MODELS.get(name)
-    if kind is None:
-        raise ConfigurationError(
-            f"models.lesions: no lesion model is called {name}; choose one of"
-            f" {', '.join(LESION_MODELS)}"
-        )
-    if configuration.identification and not kind.identifies:
-        able = ", ".join(key for key, model in LESION_MODELS.items() if model.identifies)
-        raise ConfigurationError(
-            f"identification: {name} does not identify COVID-19; set models.lesions to {able} or"
-            " identification to false"
-        )
-    network = SliceNetwork.load(folder / name)
-    network = network.with_threshold(configuration.lesion_threshold)
-    return kind(network, configuration.thresholds.min_lesion_ml)
 
 
 def lung_region(view: AxialView, lungs_on_view: BoolMask, network: SliceNetwork) -> Region | None:

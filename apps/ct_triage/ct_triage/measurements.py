@@ -4,7 +4,7 @@ from highdicom.sr import Measurement
 
 from ct_triage import codes
 from ct_triage.codes import PrivateCodes
-from ct_triage.severity import Findings, Involvement
+from ct_triage.severity import Findings, Involvement, SliceClasses
 
 # A cubic millimetre, and less than a voxel of any lung: what is dropped means nothing.
 VOLUME_DECIMALS = 3
@@ -29,6 +29,22 @@ def covid19_probability_percent(findings: Findings) -> float | None:
     """Probability of COVID-19 in percent; None where it is not known."""
     probability = findings.covid19_probability
     return None if probability is None else round(100 * probability, PERCENT_DECIMALS)
+
+
+def class_probabilities_percent(classes: SliceClasses) -> dict[str, float]:
+    """Probability of each class of the study in percent."""
+    return {
+        name: round(100 * probability, PERCENT_DECIMALS)
+        for name, probability in classes.probabilities.items()
+    }
+
+
+def measure_classes(classes: SliceClasses, private: PrivateCodes) -> list[Measurement]:
+    """Return the probabilities of a study's classes as measurements of a group in a report."""
+    return [
+        Measurement(private.class_probabilities[name], percent, codes.PERCENT)
+        for name, percent in class_probabilities_percent(classes).items()
+    ]
 
 
 # "Volume" is that of the segment which the group refers to, in a lung's group and in the lesions'.

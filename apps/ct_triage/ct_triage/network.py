@@ -7,9 +7,9 @@ application reads from there how the network wants its input, so it knows no mod
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,6 +126,8 @@ class SliceNetwork:
         What convolutions compute in.
     device : torch.device
         Where the module is.
+    config : mapping
+        The whole ``inference.json``, for what only some kinds of model need to know.
     """
 
     identity: ModelIdentity
@@ -134,13 +136,31 @@ class SliceNetwork:
     hu_window: tuple[float, float]
     threshold: float
     divisor: int
+    config: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     precision: Precision = "float32"
     device: torch.device = CPU
 
     @classmethod
-    def load(cls, bundle: Path, precision: Precision = "float32") -> "SliceNetwork":
-        """Load ``models/model.ts`` of a bundle onto the GPU, or the CPU, after checking its hash.
+    def load(
+        cls,
+        bundle: Path,
+        name: str = "model.ts",
+        defaults: Mapping[str, Any] | None = None,
+        precision: Precision = "float32",
+    ) -> "SliceNetwork":
+        """Load a file of a bundle's ``models`` onto the GPU, or the CPU, after checking its hash.
+
+        Parameters
+        ----------
+        bundle : Path
+            The bundle's folder.
+        name : str
+            The file.
+        defaults : mapping, optional
+            What the configuration of such a bundle may leave out.
+        precision : str
+            What convolutions compute in.
 
         Raises
         ------
@@ -148,7 +168,7 @@ class SliceNetwork:
             If the file is missing, differs from ``models/SHA256SUMS``, or does not say how to
             prepare its input.
         """
-        file = bundle / "models" / "model.ts"
+        file = bundle / "models" / name
         content, sha256 = _checked_content(file)
         extra: dict[str, Any] = {"inference.json": "", "metadata.json": ""}
         device = device_of_run()
@@ -159,14 +179,17 @@ class SliceNetwork:
         except (RuntimeError, ValueError, RecursionError) as error:
             raise ModelError(f"{file}: not a TorchScript bundle; export it again") from error
         try:
+            config = {**(defaults or {}), **config}
             return cls(
                 ModelIdentity(str(metadata["name"]), str(metadata["version"]), sha256),
-                # How convolutions want their numbers; others are reordered for each of them.
-                module.eval().to(memory_format=torch.channels_last),
+                # Weights may be stored in half precision. Convolutions want their numbers in this
+                # order; others are reordered for each of them.
+                module.eval().float().to(memory_format=torch.channels_last),
                 *_specification(config),
-                _temperature(config),
-                precision,
-                device,
+                config=config,
+                temperature=_temperature(config),
+                precision=precision,
+                device=device,
             )
         except KeyError as error:
             raise ModelError(f"{file}: its inference.json lacks {error.args[0]}") from error
@@ -366,7 +389,8 @@ def _specification(
     missing = [key for key in REQUIRED_KEYS if key not in config]
     if missing:
         raise KeyError(", ".join(missing))
-    row_mm, column_mm = (float(value) for value in config["spacing_mm"])
+    # Networks that look at volumes name the distance of their slices too.
+    row_mm, column_mm, *_ = (float(value) for value in config["spacing_mm"])
     low, high = (float(value) for value in config["hu_window"])
     threshold, divisor = float(config["threshold"]), int(config["divisor"])
     # Written so that what is not a number is refused too.

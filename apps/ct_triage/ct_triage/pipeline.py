@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from highdicom.sc import SCImage
 from highdicom.seg import Segmentation
 from pydicom.dataset import Dataset
 
@@ -13,9 +14,11 @@ from ct_triage.configuration import Configuration
 from ct_triage.fhir import build_fhir
 from ct_triage.followup import NO_FOLLOW_UP, FollowUp
 from ct_triage.followup_priors import follow_up_on
-from ct_triage.lesions import LesionModel, Lesions, load_lesion_model
+from ct_triage.lesion_models import load_lesion_model
+from ct_triage.lesions import LesionModel, Lesions
 from ct_triage.lungs import segment_lungs
 from ct_triage.network import SliceNetwork
+from ct_triage.picture import build_picture
 from ct_triage.provenance import Origin
 from ct_triage.quality import Quality, assess_quality
 from ct_triage.reading import read_volume
@@ -23,6 +26,7 @@ from ct_triage.report import build_report
 from ct_triage.result_json import build_result
 from ct_triage.results import (
     FHIR_FILE,
+    PICTURE_FILE,
     REPORT_FILE,
     RESULT_FILE,
     SEG_FILE,
@@ -32,7 +36,8 @@ from ct_triage.results import (
 from ct_triage.review import review_lungs
 from ct_triage.seg import build_seg
 from ct_triage.series import Series, find_series
-from ct_triage.severity import BoolMask, Findings, Segments, assess_severity
+from ct_triage.severity import BoolMask, Findings, Segments, SliceClasses, assess_severity
+from ct_triage.slices import SliceClassifier
 from ct_triage.volume import Volume
 
 # The findings for people and programs that do not read DICOM.
@@ -45,11 +50,13 @@ class Networks:
 
     lung: SliceNetwork
     lesion: LesionModel
+    slices: SliceClassifier | None = None
 
     def origin(self, configuration: Configuration) -> Origin:
         """Say what results of these networks under a configuration are made with."""
+        models = (self.lung, self.lesion, self.slices)
         return Origin(
-            (self.lung.identity, self.lesion.identity),
+            tuple(model.identity for model in models if model is not None),
             self.lung.threshold,
             self.lesion.threshold,
             configuration,
@@ -91,11 +98,13 @@ class Pipeline:
             "reviewed": self._review,
             "quality": self._assess_quality,
             "lesions": self._find_lesions,
+            "slice_classes": self._classify_slices,
             "segments": self._segments,
             "findings": self._assess,
             "follow_up": self._follow_up,
             "seg": self._build_seg,
             "report": self._build_report,
+            "picture": self._build_picture,
             RESULT_STEP: self._build_result,
             "files": self._write_results,
         }
@@ -119,6 +128,9 @@ class Pipeline:
         return Networks(
             lung.with_threshold(configuration.thresholds.lung),
             load_lesion_model(self.models, configuration),
+            SliceClassifier.load(self.models / configuration.models.slices)
+            if configuration.slice_classification
+            else None,
         )
 
     def _origin(self, networks: Networks) -> Origin:
@@ -145,10 +157,25 @@ class Pipeline:
     def _segments(self, lungs: tuple[BoolMask, BoolMask], lesions: Lesions) -> Segments:
         return Segments(*lungs, lesions.mask)
 
-    def _assess(self, volume: Volume, segments: Segments, lesions: Lesions) -> Findings:
+    def _classify_slices(
+        self, reviewed: Volume, networks: Networks, lungs: tuple[BoolMask, BoolMask]
+    ) -> SliceClasses | None:
+        right, left = lungs
+        if networks.slices is None:
+            return None
+        return networks.slices.classify(reviewed, right | left)
+
+    def _assess(
+        self,
+        volume: Volume,
+        segments: Segments,
+        lesions: Lesions,
+        slice_classes: SliceClasses | None,
+    ) -> Findings:
         # CT-0 is exactly no lesion.
         bounds_percent = (0.0, *(100 * bound for bound in self.configuration.ct_class_bounds))
         findings = assess_severity(segments, volume.voxel_volume_ml, bounds_percent)
+        findings = replace(findings, slice_classes=slice_classes)
         if not self.configuration.identification:
             return findings
         return replace(findings, covid19_probability=lesions.covid19_probability)
@@ -162,6 +189,11 @@ class Pipeline:
         if not self.configuration.outputs.seg:
             return None
         return build_seg(volume, segments, origin)
+
+    def _build_picture(self, volume: Volume, segments: Segments, origin: Origin) -> SCImage | None:
+        if not self.configuration.outputs.picture:
+            return None
+        return build_picture(volume, segments, origin)
 
     def _build_report(
         self,
@@ -184,19 +216,22 @@ class Pipeline:
         reviewed: Volume,
         seg: Dataset | None,
         report: Dataset | None,
+        picture: Dataset | None,
         findings: Findings,
         quality: Quality,
         origin: Origin,
         follow_up: FollowUp,
     ) -> dict[str, Any]:
         written = report if self.configuration.outputs.sr else None
-        return build_result(reviewed, seg, written, findings, quality, origin, follow_up)
+        outputs = {"seg": seg, "report": written, "picture": picture}
+        return build_result(reviewed, outputs, findings, quality, origin, follow_up)
 
     def _write_results(
         self,
         volume: Volume,
         seg: Dataset | None,
         report: Dataset | None,
+        picture: Dataset | None,
         result: dict[str, Any],
         origin: Origin,
     ) -> tuple[Path, ...]:
@@ -206,6 +241,8 @@ class Pipeline:
             results[SEG_FILE] = seg
         if outputs.sr:
             results[REPORT_FILE] = report
+        if outputs.picture:
+            results[PICTURE_FILE] = picture
         if outputs.fhir and report is not None:
             results[FHIR_FILE] = build_fhir(volume, report, origin)
         if outputs.json_:

@@ -68,7 +68,7 @@ class ModelIdentity:
     version : str
         Version of the bundle.
     sha256 : str
-        Hash of the weight file, 64 hexadecimal digits.
+        Hash of the weight file, 64 hexadecimal digits; of an ensemble that of its files' hashes.
     """
 
     name: str
@@ -83,16 +83,18 @@ class Origin:
     Attributes
     ----------
     models : tuple of ModelIdentity
-        The lung model and the lesion model; none where results are made of other results.
+        The lung model, the lesion model and, if it ran, the slice classifier; none where results
+        are made of other results.
     lung_threshold, lesion_threshold : float
-        Probabilities from which a voxel counts, as they were applied; NaN without a model.
+        Probabilities from which a voxel counts, as they were applied; NaN without a model, and no
+        lesion threshold where the members of an ensemble vote.
     configuration : Configuration
         Every setting of the run.
     """
 
     models: tuple[ModelIdentity, ...] = ()
     lung_threshold: float = math.nan
-    lesion_threshold: float = math.nan
+    lesion_threshold: float | None = math.nan
     configuration: Configuration = field(default_factory=Configuration)
 
     @property
@@ -119,12 +121,18 @@ class Origin:
     def lesion_parameters(self) -> dict[str, str]:
         """Algorithm parameters of the lesion model and of what is derived from its mask."""
         bounds = "/".join(f"{100 * bound:g}" for bound in self.configuration.ct_class_bounds)
+        threshold = self.lesion_threshold
         return {
             WEIGHTS_PARAMETER: self.models[1].sha256,
-            "threshold": f"{self.lesion_threshold:g}",
+            "threshold": "vote" if threshold is None else f"{threshold:g}",
             "min_lesion_ml": f"{self.configuration.thresholds.min_lesion_ml:g}",
             "ct_class_bounds_percent": bounds,
         }
+
+    @property
+    def slice_parameters(self) -> dict[str, str]:
+        """Algorithm parameters of the slice classifier."""
+        return {WEIGHTS_PARAMETER: self.models[2].sha256}
 
     @property
     def notes(self) -> tuple[str, ...]:

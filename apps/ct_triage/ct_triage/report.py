@@ -46,6 +46,7 @@ from ct_triage.followup_report import (
 )
 from ct_triage.measurements import (
     covid19_probability_percent,
+    measure_classes,
     measure_lesions,
     measure_lung,
     severity_score,
@@ -76,7 +77,8 @@ def build_report(
     There is one group per segment (TID 1411), in every study: right lung, left lung and lesions.
     The severity of the study is in the lesions' group, where readers of measurement groups find
     it; in a healthy patient that group says that lesions are absent. The probability of COVID-19,
-    where it is known, is in a group of its own, with the lesions as its region.
+    where it is known, and what a classification of the slices says are in groups of their own,
+    with the lesions as their region.
 
     Parameters
     ----------
@@ -179,7 +181,7 @@ def _groups(
 ) -> list[Group]:
     """Return the groups of this study: each lung, the lesions, and the probability of COVID-19."""
     private = origin.codes
-    lung_model, lesion_model = origin.models
+    lung_model, lesion_model, *others = origin.models
     by_lung = _algorithm(lung_model, origin.lung_parameters)
     by_lesion = _algorithm(lesion_model, origin.lesion_parameters)
     last = len(follow_up.time_points) - 1
@@ -210,11 +212,13 @@ def _groups(
             _evaluate(findings, private),
         ),
     ]
+
+    def tracked(name: str) -> TrackingIdentifier:
+        uid = provenance.derive_uid(f"tracking {name}", volume, origin)
+        return TrackingIdentifier(uid=uid, identifier=name)
+
     probability = covid19_probability_percent(findings)
     if probability is not None:
-        tracking = TrackingIdentifier(
-            uid=provenance.derive_uid("tracking COVID-19", volume, origin), identifier="COVID-19"
-        )
         measurement = Measurement(codes.PROBABILITY, probability, codes.PERCENT)
         groups.append(
             group(
@@ -222,7 +226,19 @@ def _groups(
                 by_lesion,
                 [measurement],
                 finding_type=codes.COVID_19,
-                tracking_identifier=tracking,
+                tracking_identifier=tracked("COVID-19"),
+            )
+        )
+    if findings.slice_classes is not None:
+        category = private.study_classes[findings.slice_classes.category]
+        groups.append(
+            group(
+                LESION,
+                _algorithm(others[0], origin.slice_parameters),
+                measure_classes(findings.slice_classes, private),
+                [QualitativeEvaluation(private.study_class, category)],
+                finding_type=codes.PNEUMONIA,
+                tracking_identifier=tracked("classes of slices"),
             )
         )
     return groups

@@ -1,5 +1,6 @@
 """The findings of a study as a small JSON document; ``docs/result.schema.json`` describes it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -8,6 +9,7 @@ from pydicom.dataset import Dataset
 from ct_triage import __version__, codes, provenance
 from ct_triage.followup import NO_FOLLOW_UP, FollowUp, follow_up_numbers
 from ct_triage.measurements import (
+    class_probabilities_percent,
     covid19_probability_percent,
     involvement_numbers,
     severity_score,
@@ -22,8 +24,7 @@ SCHEMA_VERSION = "1.2"
 
 def build_result(
     volume: Volume,
-    seg: Dataset | None,
-    report: Dataset | None,
+    outputs: Mapping[str, Dataset | None],
     findings: Findings,
     quality: Quality,
     origin: Origin,
@@ -35,8 +36,8 @@ def build_result(
     ----------
     volume : Volume
         The source images.
-    seg, report : Dataset or None
-        The DICOM results, for their UIDs; None for what is not written.
+    outputs : mapping of str to Dataset or None
+        The DICOM results by name, for their UIDs; None for what is not written.
     findings : Findings
         What was measured.
     quality : Quality
@@ -64,12 +65,11 @@ def build_result(
             "severity_score_percent": severity_score(findings),
             "severity_category": findings.severity_category,
             **_identification(findings, origin),
+            **_slice_classification(findings),
         },
         "quality": quality_numbers(quality),
         "outputs": {
-            name: _identify(instance)
-            for name, instance in (("seg", seg), ("report", report))
-            if instance is not None
+            name: _identify(instance) for name, instance in outputs.items() if instance is not None
         },
         "notes": [*volume.notes, *origin.notes, *follow_up.notes],
     }
@@ -85,6 +85,19 @@ def _identification(findings: Findings, origin: Origin) -> dict[str, Any]:
         "identification": {
             "condition": codes.COVID_19.meaning,
             "probability_percent": covid19_probability_percent(findings),
+        }
+    }
+
+
+def _slice_classification(findings: Findings) -> dict[str, Any]:
+    classes = findings.slice_classes
+    if classes is None:
+        return {}
+    return {
+        "slice_classification": {
+            "class": classes.category,
+            "probabilities_percent": class_probabilities_percent(classes),
+            "slices": classes.slices,
         }
     }
 

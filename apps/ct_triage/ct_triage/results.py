@@ -20,11 +20,20 @@ from ct_triage.termination import scratch_folder, uninterrupted
 
 SEG_FILE = "seg.dcm"
 REPORT_FILE = "sr.dcm"
+PICTURE_FILE = "picture.dcm"
 RESULT_FILE = "result.json"
 FHIR_FILE = "result.fhir.json"
 NO_RESULT_FILE = "no_result.json"
 SERIES_FILE = "series.json"
-RESULT_FILES = (SEG_FILE, REPORT_FILE, RESULT_FILE, FHIR_FILE, NO_RESULT_FILE, SERIES_FILE)
+RESULT_FILES = (
+    SEG_FILE,
+    REPORT_FILE,
+    PICTURE_FILE,
+    RESULT_FILE,
+    FHIR_FILE,
+    NO_RESULT_FILE,
+    SERIES_FILE,
+)
 LEFTOVER_SECONDS = 3600.0
 _SCRATCH_PREFIX = ".ct_triage-writing-"
 
@@ -194,7 +203,12 @@ def summarise(result: dict[str, Any]) -> str:
     if "identification" in findings:
         percent = findings["identification"]["probability_percent"]
         told = "not told" if percent is None else f"{percent:.1f} %"
-        lines.append(f"COVID-19    {told} (probability, {result['models'][-1]['name']})")
+        lines.append(f"COVID-19    {told} (probability, {result['models'][1]['name']})")
+    if "slice_classification" in findings:
+        classes = findings["slice_classification"]
+        percent = classes["probabilities_percent"][classes["class"]]
+        model = result["models"][2]["name"]
+        lines.append(f"slices      {classes['class']} ({percent:.1f} %, {model})")
     lines += follow_up_lines(result.get("follow_up"))
     lines.append(f"quality     {result['quality']['verdict']}")
     lines += [f"            {reason['text']}" for reason in result["quality"]["reasons"]]

@@ -145,7 +145,7 @@ def _refer_to_frames(seg: Segmentation, frames: tuple[int, ...]) -> None:
 def _describe(
     number: int, kind: SegmentKind, origin: Origin, tracking_uid: str
 ) -> SegmentDescription:
-    lung_model, lesion_model = origin.models
+    lung_model, lesion_model, *_ = origin.models
     model, parameters = (
         (lesion_model, origin.lesion_parameters)
         if kind is LESION

@@ -45,6 +45,25 @@ class Involvement:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceClasses:
+    """What the classification of a study's slices says of the study.
+
+    Attributes
+    ----------
+    category : str
+        Class of the study.
+    probabilities : dict of str to float
+        Of each class, 0 to 1; each is a yes or no of its own, so they need not add up to 1.
+    slices : dict of str to int
+        How many of the slices through the lungs are of each class.
+    """
+
+    category: str
+    probabilities: dict[str, float]
+    slices: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """What was found in one study.
 
@@ -57,12 +76,15 @@ class Findings:
     covid19_probability : float or None
         Probability that the study shows COVID-19, 0 to 1; None where that was not asked for or
         could not be told.
+    slice_classes : SliceClasses or None
+        What a classification of the slices says; None where that was not asked for.
     """
 
     right_lung: Involvement
     left_lung: Involvement
     severity_category: str
     covid19_probability: float | None = None
+    slice_classes: SliceClasses | None = None
 
     @property
     def both_lungs(self) -> Involvement:

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from holoscan_cli.packager.config_reader import ApplicationConfiguration
 from holoscan_cli.packager.parameters import PackageBuildParameters
 
 APPLICATION = Path(__file__).resolve().parents[1]
-# Packages that an image may lack; a bundle that names a missing one cannot be run in it.
-OPTIONAL_PACKAGES = ("torchvision",)
+# Packages that an image may lack, and how TorchScript calls their operators.
+OPTIONAL_PACKAGES = {"torchvision": b"ops.torchvision."}
 PLATFORM = {"cpu": "cpu", "gpu": "dgpu"}
 
 
@@ -48,7 +49,7 @@ def build_manifests(
     parameters.application = APPLICATION
     bundles = {path.parents[1].name: path.parents[1] for path in models.glob("*/models/model.ts")}
     metadata = {name: _metadata(bundle) for name, bundle in sorted(bundles.items())}
-    left_out = {name: reason for name in metadata if (reason := _why_left_out(metadata[name]))}
+    left_out = {name: reason for name in metadata if (reason := _why_left_out(bundles[name]))}
     parameters.models = {name: bundles[name] for name in metadata if name not in left_out}
 
     app = reader.populate_app_manifest(parameters)
@@ -66,23 +67,33 @@ def _metadata(bundle: Path) -> dict[str, Any]:
     return json.loads((bundle / "configs" / "metadata.json").read_text())
 
 
-def _why_left_out(metadata: dict[str, Any]) -> str | None:
-    for package in OPTIONAL_PACKAGES:
-        if package not in metadata["required_packages_version"]:
-            continue
+def _why_left_out(bundle: Path) -> str | None:
+    """Say which package a bundle's TorchScript needs that is not installed."""
+    for package, call in OPTIONAL_PACKAGES.items():
         try:
             importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            return f"needs {package}, of which no CPU build could be had when the image was built"
+            if any(_calls(file, call) for file in bundle.glob("models/*.ts")):
+                return (
+                    f"needs {package}, of which no CPU build could be had when the image was built"
+                )
     return None
 
 
-def _details(bundle: Path, metadata: dict[str, Any]) -> dict[str, str]:
-    sums = (bundle / "models" / "SHA256SUMS").read_text().split()
+def _calls(torchscript: Path, call: bytes) -> bool:
+    # A zip archive with the code as text; its metadata name packages that only training needs.
+    with zipfile.ZipFile(torchscript) as archive:
+        return any(call in archive.read(n) for n in archive.namelist() if n.endswith(".py"))
+
+
+def _details(bundle: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    lines = (bundle / "models" / "SHA256SUMS").read_text().splitlines()
+    sums = {name: sha256 for sha256, name in (line.split() for line in lines)}
     return {
         "version": metadata["version"],
         "task": metadata["task"],
-        "sha256": sums[sums.index("model.ts") - 1],
+        # An ensemble has more than one.
+        "sha256": {name: sha256 for name, sha256 in sums.items() if name.endswith(".ts")},
         "copyright": metadata["copyright"],
     }
 

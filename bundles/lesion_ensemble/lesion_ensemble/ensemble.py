@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from monai.utils import convert_to_tensor
 from tqdm import tqdm
 
-from .voting import VotingRule
+from .voting import Vote, VotingRule
 
 # All encoders halve their input at most five times.
 DIVISOR = 32
@@ -73,9 +73,9 @@ class Ensemble(torch.nn.Module):
             _require(member["architecture"], architectures, "architecture")
             _require(member["plane"], PLANES, "plane")
             _require(architectures[member["architecture"]]["group"], rule.groups, "group")
-        self.rule = rule
         self.planes = [member["plane"] for member in members]
-        self.groups = [architectures[member["architecture"]]["group"] for member in members]
+        groups = [architectures[member["architecture"]]["group"] for member in members]
+        self.vote = Vote(rule, groups)
         self.networks = torch.nn.ModuleList(
             build_member(architectures[member["architecture"]]) for member in members
         )
@@ -100,15 +100,12 @@ class Ensemble(torch.nn.Module):
         return torch.stack([self._segment(volume) for volume in convert_to_tensor(image)])
 
     def _segment(self, volume: torch.Tensor) -> torch.Tensor:
-        groups: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
-        members = list(zip(self.groups, self.planes, self.networks, strict=True))
-        for group, plane, network in tqdm(members, desc="members", leave=False):
+        probabilities = []
+        members = list(zip(self.planes, self.networks, strict=True))
+        for plane, network in tqdm(members, desc="members", leave=False):
             to_slices, to_volume = PLANES[plane]
-            groups[group].append(to_volume(self._probability(network, to_slices(volume))))
-        probabilities = {group: torch.cat(of_group) for group, of_group in groups.items()}
-        lesion = self.rule.positive(self.rule.score(probabilities))
-        disagreement = torch.cat(list(probabilities.values())).std(0, correction=0)
-        return torch.stack([lesion.to(disagreement), disagreement])
+            probabilities.append(to_volume(self._probability(network, to_slices(volume))))
+        return self.vote(torch.cat(probabilities))
 
     def _probability(self, network: torch.nn.Module, slices: torch.Tensor) -> torch.Tensor:
         """Return probabilities (slices, 1, rows, columns) of slices of that shape."""

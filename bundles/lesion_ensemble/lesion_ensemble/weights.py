@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,5 +54,22 @@ def load_weights(ensemble: Ensemble, members: Sequence[Mapping[str, str]], folde
         Where relative paths of weights start.
     """
     for network, member in zip(ensemble.networks, members, strict=True):
-        state = torch.load(Path(folder, member["weights"]), map_location="cpu", weights_only=True)
-        network.load_state_dict(state.get("model", state))
+        load_member(network, Path(folder, member["weights"]))
+
+
+def load_member(network: torch.nn.Module, file: str | Path) -> None:
+    """Load one member's weights; half precision becomes single.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        As `build_member` makes it.
+    file : str or Path
+        TorchScript (``.ts``), as released, or what training saved: a state dict, bare or under
+        "model".
+    """
+    if Path(file).suffix == ".ts":
+        state: Any = torch.jit.load(file, map_location="cpu").state_dict()
+    else:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    network.load_state_dict(state.get("model", state))
