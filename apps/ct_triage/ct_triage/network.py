@@ -182,9 +182,8 @@ class SliceNetwork:
             config = {**(defaults or {}), **config}
             return cls(
                 ModelIdentity(str(metadata["name"]), str(metadata["version"]), sha256),
-                # Weights may be stored in half precision. Convolutions want their numbers in this
-                # order; others are reordered for each of them.
-                module.eval().float().to(memory_format=torch.channels_last),
+                # Weights may be stored in half precision.
+                _ordered_for_convolutions(module.eval().float()),
                 *_specification(config),
                 config=config,
                 temperature=_temperature(config),
@@ -374,6 +373,12 @@ def _neighbours(
     place = ((np.arange(n_slices) + 0.5) * n_sampled / n_slices - 0.5).clip(0, n_sampled - 1)
     lower = np.floor(place).astype(np.intp)
     return lower, np.minimum(lower + 1, n_sampled - 1), (place - lower).astype(np.float32)
+
+
+def _ordered_for_convolutions(module: Any) -> Any:
+    """Bring weights into the order that convolutions want; others are reordered at each use."""
+    volumes = any(weight.ndim == 5 for weight in module.parameters())
+    return module.to(memory_format=torch.channels_last_3d if volumes else torch.channels_last)
 
 
 def _specification(
