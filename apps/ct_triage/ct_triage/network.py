@@ -8,10 +8,9 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nibabel.orientations as orientations
 import numpy as np
@@ -35,25 +34,12 @@ MAX_WINDOW_HU = 32768
 MAX_DIVISOR = 1024
 # Slices, rows and columns of a network's grid.
 Region = tuple[slice, slice, slice]
-Precision = Literal["float32", "bfloat16"]
 CPU = torch.device("cpu")
 
 
 def device_of_run() -> torch.device:
     """Where networks run: the GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def choose_precision(wanted: Literal["auto"] | Precision) -> Precision:
-    """Return what networks compute in; ``auto`` is what this machine is fast in.
-
-    That is bfloat16 only on processors with matrix units for it (AMX). The vector instructions for
-    it (AVX512-BF16) are slower than float32 on some of the processors that have them.
-    """
-    if wanted != "auto":
-        return wanted
-    has_matrix_units = torch.cpu.get_capabilities().get("amx_bf16", False)
-    return "bfloat16" if has_matrix_units and device_of_run().type == "cpu" else "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +104,6 @@ class SliceNetwork:
         Probability from which a voxel is positive.
     divisor : int
         Height and width must be multiples of it.
-    precision : str
-        What convolutions compute in.
     device : torch.device
         Where the module is.
     """
@@ -130,11 +114,10 @@ class SliceNetwork:
     hu_window: tuple[float, float]
     threshold: float
     divisor: int
-    precision: Precision = "float32"
     device: torch.device = CPU
 
     @classmethod
-    def load(cls, bundle: Path, precision: Precision = "float32") -> "SliceNetwork":
+    def load(cls, bundle: Path) -> "SliceNetwork":
         """Load ``models/model.ts`` of a bundle onto the GPU, or the CPU, after checking its hash.
 
         Raises
@@ -159,7 +142,6 @@ class SliceNetwork:
                 # How convolutions want their numbers; others are reordered for each of them.
                 module.eval().to(memory_format=torch.channels_last),
                 *_specification(config),
-                precision,
                 device,
             )
         except KeyError as error:
@@ -212,14 +194,8 @@ class SliceNetwork:
         return result
 
     def run(self, image: torch.Tensor) -> Any:
-        """Return what the module makes of images, computed in the network's precision."""
-        with self._in_precision():
-            return self.module(image.to(memory_format=torch.channels_last))
-
-    def _in_precision(self) -> AbstractContextManager[None]:
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
-        )
+        """Return what the module makes of images (slices, 1, rows, columns)."""
+        return self.module(image.to(memory_format=torch.channels_last))
 
     def images(
         self, view: AxialView, region: Region | None = None

@@ -15,6 +15,7 @@ from ct_triage.followup import NO_FOLLOW_UP, FollowUp
 from ct_triage.followup_priors import follow_up_on
 from ct_triage.lesions import LesionModel, Lesions, load_lesion_model
 from ct_triage.lungs import segment_lungs
+from ct_triage.memory import release_free_memory
 from ct_triage.network import SliceNetwork
 from ct_triage.provenance import Origin
 from ct_triage.reading import read_volume
@@ -138,6 +139,8 @@ class Pipeline:
         return networks.lesion.find(volume, right | left)
 
     def _segments(self, lungs: tuple[BoolMask, BoolMask], lesions: Lesions) -> Segments:
+        # The networks are done, and what follows needs room of its own.
+        release_free_memory()
         return Segments(*lungs, lesions.mask)
 
     def _assess(self, volume: Volume, segments: Segments, lesions: Lesions) -> Findings:
