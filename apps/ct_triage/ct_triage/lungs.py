@@ -10,6 +10,7 @@ from scipy.cluster.vq import kmeans2
 from skimage.morphology import remove_small_holes
 from skimage.segmentation import expand_labels
 
+from ct_triage.memory import release_free_memory
 from ct_triage.network import AxialView, Region, SliceNetwork, bounding_region
 from ct_triage.severity import BoolMask
 from ct_triage.volume import Volume
@@ -47,6 +48,7 @@ def segment_lungs(volume: Volume, network: SliceNetwork) -> tuple[BoolMask, Bool
     """
     view = AxialView.of(volume)
     probabilities = network.probabilities(view, _body(view, network))
+    release_free_memory()
     lungs = _clean(probabilities >= network.threshold)
     # What the cleaning removed must not come back at full resolution, nor the holes it closed.
     probabilities[~ndimage.binary_dilation(lungs)] = 0

@@ -8,10 +8,9 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nibabel.orientations as orientations
 import numpy as np
@@ -36,25 +35,12 @@ MAX_DIVISOR = 1024
 MIN_TEMPERATURE = 0.01
 # Slices, rows and columns of a network's grid.
 Region = tuple[slice, slice, slice]
-Precision = Literal["float32", "bfloat16"]
 CPU = torch.device("cpu")
 
 
 def device_of_run() -> torch.device:
     """Where networks run: the GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def choose_precision(wanted: Literal["auto"] | Precision) -> Precision:
-    """Return what networks compute in; ``auto`` is what this machine is fast in.
-
-    That is bfloat16 only on processors with matrix units for it (AMX). The vector instructions for
-    it (AVX512-BF16) are slower than float32 on some of the processors that have them.
-    """
-    if wanted != "auto":
-        return wanted
-    has_matrix_units = torch.cpu.get_capabilities().get("amx_bf16", False)
-    return "bfloat16" if has_matrix_units and device_of_run().type == "cpu" else "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +108,6 @@ class SliceNetwork:
     temperature : float
         What an identification logit is divided by, so that its sigmoid is a probability (Guo et
         al. 2017, "On Calibration of Modern Neural Networks").
-    precision : str
-        What convolutions compute in.
     device : torch.device
         Where the module is.
     config : mapping
@@ -138,7 +122,6 @@ class SliceNetwork:
     divisor: int
     config: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
-    precision: Precision = "float32"
     device: torch.device = CPU
 
     @classmethod
@@ -147,7 +130,6 @@ class SliceNetwork:
         bundle: Path,
         name: str = "model.ts",
         defaults: Mapping[str, Any] | None = None,
-        precision: Precision = "float32",
     ) -> "SliceNetwork":
         """Load a file of a bundle's ``models`` onto the GPU, or the CPU, after checking its hash.
 
@@ -159,8 +141,6 @@ class SliceNetwork:
             The file.
         defaults : mapping, optional
             What the configuration of such a bundle may leave out.
-        precision : str
-            What convolutions compute in.
 
         Raises
         ------
@@ -187,7 +167,6 @@ class SliceNetwork:
                 *_specification(config),
                 config=config,
                 temperature=_temperature(config),
-                precision=precision,
                 device=device,
             )
         except KeyError as error:
@@ -240,14 +219,8 @@ class SliceNetwork:
         return result
 
     def run(self, image: torch.Tensor) -> Any:
-        """Return what the module makes of images, computed in the network's precision."""
-        with self._in_precision():
-            return self.module(image.to(memory_format=torch.channels_last))
-
-    def _in_precision(self) -> AbstractContextManager[None]:
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
-        )
+        """Return what the module makes of images (slices, 1, rows, columns)."""
+        return self.module(image.to(memory_format=torch.channels_last))
 
     def images(
         self, view: AxialView, region: Region | None = None

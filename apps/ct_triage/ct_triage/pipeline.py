@@ -17,6 +17,7 @@ from ct_triage.followup_priors import follow_up_on
 from ct_triage.lesion_models import load_lesion_model
 from ct_triage.lesions import LesionModel, Lesions
 from ct_triage.lungs import segment_lungs
+from ct_triage.memory import release_free_memory
 from ct_triage.network import SliceNetwork
 from ct_triage.picture import build_picture
 from ct_triage.provenance import Origin
@@ -155,6 +156,8 @@ class Pipeline:
         return networks.lesion.find(volume, right | left)
 
     def _segments(self, lungs: tuple[BoolMask, BoolMask], lesions: Lesions) -> Segments:
+        # The networks are done, and what follows needs room of its own.
+        release_free_memory()
         return Segments(*lungs, lesions.mask)
 
     def _classify_slices(

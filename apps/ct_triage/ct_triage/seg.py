@@ -86,9 +86,8 @@ def build_seg(volume: Volume, segments: Segments, origin: Origin) -> Segmentatio
     origin : Origin
         What they were made with.
     """
-    masks = (segments.right_lung, segments.left_lung, segments.lesion)
     # Stored segment by segment, but indexed with the segment last, as highdicom wants it.
-    stack = np.moveaxis(np.stack([mask.view(np.uint8) for mask in masks]), 0, -1)
+    stack = np.moveaxis(segments.stack.view(np.uint8), 0, -1)
     uid = partial(provenance.derive_uid, volume=volume, origin=origin)
     moment = provenance.content_moment(volume)
     seg = Segmentation(

@@ -6,7 +6,7 @@ introduction.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,22 @@ DEFAULT_THRESHOLDS_PERCENT = (0.0, 25.0, 50.0, 75.0)
 class Segments:
     """The masks of one study, each (slices, rows, columns) on the source grid.
 
-    Lungs hold their lesions; right and left are the patient's and do not overlap.
+    Lungs hold their lesions; right and left are the patient's and do not overlap. The three are
+    parts of one array, ``stack`` (3, slices, rows, columns), as a segmentation wants them.
     """
 
     right_lung: BoolMask
     left_lung: BoolMask
     lesion: BoolMask
+    stack: BoolMask = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Copy the masks into one array, so that nobody needs another copy of all of them."""
+        stack = np.stack((self.right_lung, self.left_lung, self.lesion))
+        for name, value in zip(
+            ("right_lung", "left_lung", "lesion", "stack"), (*stack, stack), strict=True
+        ):
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)
