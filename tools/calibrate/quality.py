@@ -46,7 +46,7 @@ FOLDS = 5
 MIN_PATIENTS = 10
 # A study in ten thousand of a normal distribution, and more than any patient left out.
 CHI_QUANTILE = 0.9999
-MARGIN = 1.2
+MARGIN = 1.5
 FIRST_SEED = 12000
 """Apart from the seeds of training, tests and demonstrations."""
 
