@@ -260,7 +260,9 @@ def _figure(judged: pd.DataFrame) -> Figure:
         part: NDArray[Any] = judged.loc[judged["phantom"] == is_phantom, "distance"].to_numpy()
         height = is_phantom + 0.25 * (np.arange(len(part)) % 5 - 2) / 2
         axes.plot(part, height, "o", color=colour, alpha=0.6, label=name)
-    axes.axvline(judged["limit"].min(), color="0.5", linestyle="--", label="smallest limit")
+    axes.axvline(
+        judged["limit"].min(), color="0.5", linestyle="--", label="smallest limit of a fold"
+    )
     axes.set(xlabel="Mahalanobis distance when held out", xlim=(0, None), yticks=[])
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
