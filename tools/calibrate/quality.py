@@ -98,6 +98,10 @@ def _fit(studies: list[Study]) -> Reference:
     ]
     largest = max(map(len, parts))
     points = np.array([p for part in parts if part for p in part * round(largest / len(part))])
+    unknown = np.isnan(points).all(axis=0)
+    if unknown.any():
+        name = COORDINATES[int(np.argmax(unknown))]
+        raise EvaluationError(f"{name} could be measured in no study; give CT in Hounsfield units")
     # What could not be measured counts as average.
     points = np.where(np.isnan(points), np.nanmean(points, axis=0), points)
     scaler = StandardScaler().fit(points)
