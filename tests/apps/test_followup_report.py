@@ -182,7 +182,8 @@ def test_fhir_tells_the_changes_and_no_other_studies_findings(
     DiagnosticReport.model_validate_json(text)
     changes = _result(study, follow_up)["follow_up"]["changes"][1]
     observations = {item["id"]: item for item in fhir["contained"]}
-    assert [item["reference"] for item in fhir["result"]] == ["#group-1", "#group-2", "#group-3"]
+    references = ["#group-1", "#group-2", "#group-3", "#evaluation-1"]
+    assert [item["reference"] for item in fhir["result"]] == references
     for number, lung in enumerate(("right_lung", "left_lung", "both_lungs"), 1):
         group = observations[f"group-{number}"]
         assert str(study.seg().SOPInstanceUID) in group["derivedFrom"][1]["identifier"]["value"]

@@ -40,6 +40,7 @@ def test_a_phantom_is_measured_and_its_sides_are_right(phantom: Phantom, tmp_pat
     assert _dice(segments.lesion[flip], phantom.lesion) > 0.6
     true_share = 100 * phantom.lesion.sum() / (phantom.right_lung | phantom.left_lung).sum()
     assert findings["both_lungs"]["lesion_share_percent"] == pytest.approx(true_share, abs=10)
+    assert results["quality"].verdict == "acceptable"
 
 
 def test_a_healthy_phantom_is_nearly_free_of_lesions(tmp_path: Path) -> None:

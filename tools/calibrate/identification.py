@@ -172,7 +172,7 @@ def run(arguments: argparse.Namespace) -> tuple[Report, Path]:
             ),
             Picture.of(
                 "reliability",
-                "Share of positive studies by probability.",
+                "Share of positive studies by probability; numbers count studies.",
                 _figure(values, positive),
             ),
             Table(
@@ -232,5 +232,5 @@ def _figure(values: dict[str, Floats], positive: Bools) -> Figure:
             )
         axes.set(title=name, xlabel="probability", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("share of positive studies; numbers are studies")
+    figure.axes[0].set_ylabel("share of positive studies")
     return figure

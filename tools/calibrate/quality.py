@@ -46,7 +46,7 @@ FOLDS = 5
 MIN_PATIENTS = 10
 # A study in ten thousand of a normal distribution, and more than any patient left out.
 CHI_QUANTILE = 0.9999
-MARGIN = 1.2
+MARGIN = 1.5
 FIRST_SEED = 12000
 """Apart from the seeds of training, tests and demonstrations."""
 
@@ -98,6 +98,10 @@ def _fit(studies: list[Study]) -> Reference:
     ]
     largest = max(map(len, parts))
     points = np.array([p for part in parts if part for p in part * round(largest / len(part))])
+    unknown = np.isnan(points).all(axis=0)
+    if unknown.any():
+        name = COORDINATES[int(np.argmax(unknown))]
+        raise EvaluationError(f"{name} could be measured in no study; give CT in Hounsfield units")
     # What could not be measured counts as average.
     points = np.where(np.isnan(points), np.nanmean(points, axis=0), points)
     scaler = StandardScaler().fit(points)
@@ -260,7 +264,9 @@ def _figure(judged: pd.DataFrame) -> Figure:
         part: NDArray[Any] = judged.loc[judged["phantom"] == is_phantom, "distance"].to_numpy()
         height = is_phantom + 0.25 * (np.arange(len(part)) % 5 - 2) / 2
         axes.plot(part, height, "o", color=colour, alpha=0.6, label=name)
-    axes.axvline(judged["limit"].min(), color="0.5", linestyle="--", label="smallest limit")
+    axes.axvline(
+        judged["limit"].min(), color="0.5", linestyle="--", label="smallest limit of a fold"
+    )
     axes.set(xlabel="Mahalanobis distance when held out", xlim=(0, None), yticks=[])
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)

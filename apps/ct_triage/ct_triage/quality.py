@@ -94,7 +94,7 @@ LIMITS = (
     Limit("noise_hu", -math.inf, 150, NOISE, "noise in soft tissue", "HU"),
     Limit("slice_spacing_mm", -math.inf, 10.5, SLICES, "slice spacing", "mm"),
     Limit("muscle_hu", -60, 180, SCALE, "upper quartile of soft tissue", "HU"),
-    Limit("air_hu", -math.inf, -880, SCALE, "air outside the lungs", "HU"),
+    Limit("air_hu", -math.inf, -800, SCALE, "air outside the lungs", "HU"),
     Limit("tissue_share", 0.6, math.inf, SCALE, "share of soft tissue in the body"),
     Limit("lung_middle_hu", -970, -200, IMPLAUSIBLE, "median of the lungs", "HU"),
     Limit("rim_air_share", -math.inf, 0.3, IMPLAUSIBLE, "share of air around the lungs"),
