@@ -26,6 +26,7 @@ import requests
 from orthanc import OrthancServer
 from PIL import Image
 from pydicom import Dataset
+from scipy.ndimage import binary_erosion
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from small_study import ORIGIN
@@ -199,7 +200,8 @@ def _assert_overlay(
     """Hold a screenshot against the masks of a slice; ``place`` gives x and y of LPS mm in it."""
 
     def pixels(mask: np.ndarray) -> np.ndarray:
-        voxels = np.argwhere(mask)
+        # A drawn outline is wider than a voxel.
+        voxels = np.argwhere(binary_erosion(mask, iterations=2))
         points = np.column_stack([np.full(len(voxels), index), voxels, np.ones(len(voxels))])
         places = np.rint([place(point) for point in (points @ study.affine.T)[:, :3]]).astype(int)
         inside = ((places >= 0) & (places < picture.shape[1::-1])).all(axis=1)
@@ -213,10 +215,9 @@ def _assert_overlay(
         hits = (np.ptp(tinted, axis=1) >= 10) & (
             tinted.argmax(axis=1) == np.argmax(colours[number][:3])
         )
-        # Voxels at the rim may lie under the outline of a neighbour.
-        assert hits.mean() > 0.95, f"segment {number}: {hits.mean():.0%} where it should be"
+        assert hits.mean() > 0.98, f"segment {number}: {hits.mean():.0%} where it should be"
     grey = pixels(~np.any(list(on_slice.values()), axis=0))
-    assert (np.ptp(grey, axis=1) > 20).mean() < 0.05
+    assert (np.ptp(grey, axis=1) > 20).mean() < 0.02
 
 
 # OHIF
