@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from oracle import painted
 from pydicom import dcmread
+from pydicom.uid import generate_uid
 from validators import (
     dcentvfy_errors,
     dciodvfy_errors,
@@ -79,8 +80,8 @@ def prior(
     for file in earlier.glob("*.dcm"):
         dataset = dcmread(file)
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
-            setattr(dataset, keyword, f"{dataset[keyword].value}.9")
-        dataset.SOPInstanceUID += ".9"
+            setattr(dataset, keyword, generate_uid(entropy_srcs=["prior", dataset[keyword].value]))
+        dataset.SOPInstanceUID = generate_uid(entropy_srcs=["prior", dataset.SOPInstanceUID])
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         for keyword in ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"):
             setattr(dataset, keyword, "20200311")

@@ -7,6 +7,7 @@ an Orthanc. What was seen is left in ``build/viewers``, where the documents' pic
 import functools
 import http.server
 import io
+import itertools
 import os
 import shutil
 import subprocess
@@ -292,12 +293,20 @@ def ohif(study: _Study, tmp_path: Path) -> Iterator[str]:
     orthanc.kill()
 
 
-def _wait_for(browser: webdriver.Chrome, script: str, what: str) -> Any:
-    """Wait until a script returns something; skip where this browser cannot get that far."""
+def _wait_for(
+    browser: webdriver.Chrome, script: str, what: str, again: Callable[[], None] | None = None
+) -> Any:
+    """Wait until a script returns something; skip where this browser cannot get that far.
+
+    ``again`` is done at first and whenever nothing has happened for a while.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
+    seconds = itertools.count()
     while True:
         if found := browser.execute_script(script):
             return found
+        if again is not None and next(seconds) % 20 == 0:
+            again()
         if time.monotonic() > deadline:
             (CACHE / "ohif_failed.png").write_bytes(browser.get_screenshot_as_png())
             pytest.skip(f"OHIF does not load here: no {what} after {PATIENCE_SECONDS} s")
@@ -319,8 +328,15 @@ def test_ohif_shows_the_segments_where_the_masks_are(
         ".find(e => e.textContent.includes('SEG'))",
         "thumbnail of the segmentation",
     )
-    webdriver.ActionChains(browser).double_click(thumbnail).perform()
-    _wait_for(browser, f"{OHIF_VIEWPORT} return segmentations.length", "segmentation")
+    browser.execute_script(
+        "[...document.querySelectorAll('button')]"
+        ".filter(button => button.textContent.includes('Confirm and hide'))"
+        ".forEach(button => button.click())"
+    )
+    # It takes no notice of a click while it is busy with the CT.
+    double_click = webdriver.ActionChains(browser).double_click(thumbnail)
+    script = f"{OHIF_VIEWPORT} return segmentations.length"
+    _wait_for(browser, script, "segmentation", double_click.perform)
     # Loaded is not yet drawn.
     time.sleep(10)
     screenshot = browser.get_screenshot_as_png()
