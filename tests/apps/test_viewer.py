@@ -95,6 +95,8 @@ def browser() -> Iterator[webdriver.Chrome]:
     for option in CHROMIUM_OPTIONS:
         options.add_argument(option)
     browser = webdriver.Chrome(options=options, service=Service(driver))
+    browser.set_page_load_timeout(PATIENCE_SECONDS)
+    browser.set_script_timeout(PATIENCE_SECONDS)
     yield browser
     browser.quit()
 
@@ -156,7 +158,6 @@ def _wait_for_segments(browser: webdriver.Chrome, count: int) -> dict[int, dict[
 def test_the_overlay_lies_where_the_masks_are(
     browser: webdriver.Chrome, page: str, study: _Study
 ) -> None:
-    browser.set_page_load_timeout(PATIENCE_SECONDS)
     browser.get(page)
     segments = _wait_for_segments(browser, len(study.masks))
     assert {n: s["name"] for n, s in segments.items()} == {
@@ -205,6 +206,7 @@ def _assert_overlay(
         voxels = np.argwhere(binary_erosion(mask, iterations=2))
         points = np.column_stack([np.full(len(voxels), index), voxels, np.ones(len(voxels))])
         places = np.rint([place(point) for point in (points @ study.affine.T)[:, :3]]).astype(int)
+        places = places.reshape(-1, 2)
         inside = ((places >= 0) & (places < picture.shape[1::-1])).all(axis=1)
         return picture[places[inside, 1], places[inside, 0]].astype(int)
 
@@ -316,7 +318,6 @@ def _wait_for(
 def test_ohif_shows_the_segments_where_the_masks_are(
     browser: webdriver.Chrome, ohif: str, study: _Study
 ) -> None:
-    browser.set_page_load_timeout(PATIENCE_SECONDS)
     browser.get(f"{ohif}/app-config.js")
     # No tour over the picture.
     browser.execute_script("localStorage.setItem('shownTours', '[\"basicViewerTour\"]')")
@@ -337,6 +338,18 @@ def test_ohif_shows_the_segments_where_the_masks_are(
     double_click = webdriver.ActionChains(browser).double_click(thumbnail)
     script = f"{OHIF_VIEWPORT} return segmentations.length"
     _wait_for(browser, script, "segmentation", double_click.perform)
+    yes = _wait_for(
+        browser,
+        "return [...document.querySelectorAll('button')].find(b => b.textContent.trim() == 'Yes')",
+        "question whether to open it",
+    )
+    yes.click()
+    # A slice with lesions, once that is drawn.
+    time.sleep(10)
+    browser.execute_script(
+        f"{OHIF_VIEWPORT} return cornerstone.utilities.jumpToSlice(viewport.element,"
+        f"{{imageIndex: {len(study.files) // 2}}})"
+    )
     # Loaded is not yet drawn.
     time.sleep(10)
     screenshot = browser.get_screenshot_as_png()
