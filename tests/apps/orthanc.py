@@ -29,7 +29,9 @@ STORAGE_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image Storage
     "1.2.840.10008.5.1.4.1.1.104.1",  # Encapsulated PDF Storage
 )
-START_SECONDS = 60
+# A busy machine stretches what takes less than a second.
+START_SECONDS = 300
+ANSWER_SECONDS = 900
 
 
 class OrthancServer:
@@ -70,7 +72,7 @@ class OrthancServer:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                requests.get(f"{self.url}/system", timeout=1).raise_for_status()
+                requests.get(f"{self.url}/system", timeout=30).raise_for_status()
                 return self
             except requests.RequestException:
                 log_text = (self.folder / "orthanc.log").read_text(errors="replace")
@@ -86,13 +88,13 @@ class OrthancServer:
             self.process = None
 
     def get(self, path: str) -> Any:
-        answer = requests.get(f"{self.url}{path}", timeout=60)
+        answer = requests.get(f"{self.url}{path}", timeout=ANSWER_SECONDS)
         answer.raise_for_status()
         return answer.json()
 
     def c_store(self, files: Sequence[Path]) -> None:
         """Send files as a modality does."""
-        entity = AE("MODALITY")
+        entity = _patient(AE("MODALITY"))
         for storage_class in STORAGE_CLASSES:
             entity.add_requested_context(storage_class)
         association = entity.associate("127.0.0.1", self.dicom_port, ae_title="ORTHANC")
@@ -114,14 +116,14 @@ class OrthancServer:
             received[dataset.SOPInstanceUID] = dataset
             return 0x0000
 
-        workstation = AE("WORKSTATION")
+        workstation = _patient(AE("WORKSTATION"))
         for storage_class in STORAGE_CLASSES:
             workstation.add_supported_context(storage_class)
         server = workstation.start_server(
             ("127.0.0.1", self.move_port), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)]
         )
         try:
-            requester = AE("WORKSTATION")
+            requester = _patient(AE("WORKSTATION"))
             requester.add_requested_context(StudyRootMove)
             association = requester.associate("127.0.0.1", self.dicom_port, ae_title="ORTHANC")
             assert association.is_established
@@ -135,6 +137,12 @@ class OrthancServer:
         finally:
             server.shutdown()
         return received
+
+
+def _patient(entity: AE) -> AE:
+    """Let an application entity wait for answers."""
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = ANSWER_SECONDS
+    return entity
 
 
 def free_ports(count: int) -> list[int]:

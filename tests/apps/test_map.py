@@ -37,7 +37,7 @@ CONFIGURATION = yaml.safe_load((APP / "app.yaml").read_text())
 MEMORY = CONFIGURATION["resources"]["memory"].replace("Gi", "g")
 RESTRICTED = (
     *("--network", "none", "--cap-drop", "all", "--security-opt", "no-new-privileges"),
-    *("--read-only", "--memory", MEMORY, "--env", "OMP_NUM_THREADS=1"),
+    *("--read-only", "--memory", MEMORY, "--memory-swap", MEMORY, "--env", "OMP_NUM_THREADS=1"),
 )
 
 
@@ -93,8 +93,8 @@ def _run(
     )
 
 
-def _run_uncontained(study: Path, output: Path) -> None:
-    command = [sys.executable, str(APP), "-i", study, "-o", output, "-m", BUNDLES]
+def _run_uncontained(study: Path, output: Path, *options: str | Path) -> None:
+    command = [sys.executable, str(APP), "-i", study, "-o", output, "-m", BUNDLES, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(list(map(str, command)), env=environment, check=True, capture_output=True)
 
@@ -181,6 +181,55 @@ def test_a_phantom_gives_what_the_uncontained_application_gives(
     assert done.returncode == 0, done.stderr
     _run_uncontained(phantom_study, tmp_path / "uncontained")
     _assert_same_results(output, tmp_path / "uncontained")
+
+
+def test_a_mounted_configuration_gives_what_it_gives_without_a_container(
+    engine: Engine, phantom_study: Path, output: Path, tmp_path: Path
+) -> None:
+    configuration = tmp_path / "hospital.yaml"
+    configuration.write_text("outputs: {picture: true}\nmanufacturer: {name: North Hospital}\n")
+    configuration.chmod(0o644)
+    mounted = "/etc/ct_triage.yaml"
+    options = ("--volume", f"{configuration}:{mounted}:ro", "--env", f"CT_TRIAGE_CONFIG={mounted}")
+    done = _run(engine, phantom_study, output, *options)
+    assert done.returncode == 0, done.stderr
+    _run_uncontained(phantom_study, tmp_path / "uncontained", "-c", configuration)
+    _assert_same_results(output, tmp_path / "uncontained")
+    pictures = [dcmread(folder / "picture.dcm") for folder in (output, tmp_path / "uncontained")]
+    assert pictures[0] == pictures[1]
+    assert pictures[0].Manufacturer == "North Hospital"
+
+
+def test_a_model_that_is_left_out_is_named_by_the_run(
+    engine: Engine, phantom_study: Path, output: Path, tmp_path: Path
+) -> None:
+    pkg = _show(engine, "pkg")
+    if "mask_rcnn_classifier" in pkg["models"]:
+        pytest.skip("the image has the slice classifier")
+    configuration = tmp_path / "slices.yaml"
+    configuration.write_text("slice_classification: true\n")
+    configuration.chmod(0o644)
+    mounted = "/etc/ct_triage.yaml"
+    options = ("--volume", f"{configuration}:{mounted}:ro", "--env", f"CT_TRIAGE_CONFIG={mounted}")
+    done = _run(engine, phantom_study, output, *options)
+    assert done.returncode == 5, done.stderr
+    assert "mask_rcnn_classifier" in done.stderr
+    assert not list(output.iterdir())
+
+
+def test_the_express_workflow_starts_it(engine: Engine, phantom_study: Path, output: Path) -> None:
+    workflow = json.loads((APP / "deploy" / "monai_deploy_express.json").read_text())
+    (arguments,) = [task["args"] for task in workflow["tasks"] if task["type"] == "docker"]
+    _readable(output.parent)
+    options = ["--entrypoint", json.dumps(arguments["entrypoint"].split(","))]
+    for name, folder in (("INPUT", f"{phantom_study}:%s:ro"), ("OUTPUT", f"{output}:%s")):
+        variable = f"HOLOSCAN_{name}_PATH"
+        path = arguments[f"env_{variable}"]
+        options += ["--env", f"{variable}={path}", "--volume", folder % path]
+    command = arguments["command"].split(",")
+    done = engine.run("run", "--rm", *RESTRICTED, *options, image_tag("cpu"), *command, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert {"result.json", "seg.dcm", "sr.dcm"} <= {path.name for path in output.iterdir()}
 
 
 @pytest.mark.skipif(not P001.is_dir(), reason=f"real CT is not at {P001}; set SHARED_DATA")
@@ -270,3 +319,11 @@ def test_told_to_stop_it_ends_within_five_seconds_and_leaves_all_or_nothing(
         assert code in (0, 143)
         assert not left or left >= {"result.json", "seg.dcm", "sr.dcm"}
         assert not [name for name in left if name.startswith(".")]
+
+
+def test_told_to_stop_at_its_first_moment_it_ends_at_once(
+    engine: Engine, running: str, output: Path
+) -> None:
+    engine.run("stop", "--time", "5", running)
+    code = int(engine.run("inspect", "--format", "{{.State.ExitCode}}", running).stdout)
+    assert (code, list(output.iterdir())) == (143, [])

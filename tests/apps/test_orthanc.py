@@ -59,7 +59,9 @@ def test_results_come_back_bit_identical(
     archived = tmp_path / "archived"
     archived.mkdir()
     for instance in orthanc.get(f"/studies/{study}/instances"):
-        file = requests.get(f"{orthanc.url}/instances/{instance['ID']}/file", timeout=60)
+        file = requests.get(
+            f"{orthanc.url}/instances/{instance['ID']}/file", timeout=PATIENCE_SECONDS
+        )
         (archived / f"{instance['ID']}.dcm").write_bytes(file.content)
     configuration = Configuration.model_validate({"outputs": {"picture": True}})
     Pipeline(archived, tmp_path / "out", oracle_models, configuration).run()
@@ -137,7 +139,9 @@ def _records(orthanc: OrthancServer) -> dict[str, dict]:
     """What the script has noted of each study, by study."""
     records = {}
     for study in orthanc.get("/studies"):
-        answer = requests.get(f"{orthanc.url}/studies/{study}/metadata/{RECORD}", timeout=60)
+        answer = requests.get(
+            f"{orthanc.url}/studies/{study}/metadata/{RECORD}", timeout=PATIENCE_SECONDS
+        )
         if answer.status_code == 200:
             records[study] = answer.json()
     return records
@@ -234,7 +238,11 @@ def test_two_workers_do_not_share_a_folder(worker: Worker) -> None:
     _wait(worker, (worker.state / "lock").exists)
     command = [sys.executable, WORKER, "--state", worker.state, "--", "true"]
     second = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, timeout=60, check=False
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     assert second.returncode == 1
     assert f"{worker.state} is another worker's" in second.stderr

@@ -7,6 +7,7 @@ an Orthanc. What was seen is left in ``build/viewers``, where the documents' pic
 import functools
 import http.server
 import io
+import itertools
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import requests
 from orthanc import OrthancServer
 from PIL import Image
 from pydicom import Dataset
+from scipy.ndimage import binary_erosion
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from small_study import ORIGIN
@@ -93,6 +95,8 @@ def browser() -> Iterator[webdriver.Chrome]:
     for option in CHROMIUM_OPTIONS:
         options.add_argument(option)
     browser = webdriver.Chrome(options=options, service=Service(driver))
+    browser.set_page_load_timeout(PATIENCE_SECONDS)
+    browser.set_script_timeout(PATIENCE_SECONDS)
     yield browser
     browser.quit()
 
@@ -154,7 +158,6 @@ def _wait_for_segments(browser: webdriver.Chrome, count: int) -> dict[int, dict[
 def test_the_overlay_lies_where_the_masks_are(
     browser: webdriver.Chrome, page: str, study: _Study
 ) -> None:
-    browser.set_page_load_timeout(PATIENCE_SECONDS)
     browser.get(page)
     segments = _wait_for_segments(browser, len(study.masks))
     assert {n: s["name"] for n, s in segments.items()} == {
@@ -177,41 +180,47 @@ def test_the_overlay_lies_where_the_masks_are(
     mm_per_pixel = 2 * camera["parallelScale"] / height
     down = -np.array(camera["viewUp"])
     right = np.cross(camera["directionOfProjection"], camera["viewUp"])
-    affine = study.affine
     focal = np.array(camera["focalPoint"])
     # VolView counts slices from the feet, as this study does.
-    assert affine[2, 0] > 0
+    assert study.affine[2, 0] > 0
 
-    for number, mask in study.masks.items():
-        voxels = np.argwhere(mask[shown["slice"]])
-        assert len(voxels)
-        colour = np.array(segments[number]["color"][:3], dtype=float)
-        hits = []
-        for row, column in voxels:
-            if number != 3 and study.masks[3][shown["slice"], row, column]:
-                continue
-            place = affine @ (shown["slice"], row, column, 1)
-            offset = place[:3] - focal
-            x = round(left + width / 2 + offset @ right / mm_per_pixel)
-            y = round(top + height / 2 + offset @ down / mm_per_pixel)
-            hits.append(_has_hue_of(picture[y, x], colour))
-        # Voxels at the rim may lie under the outline of a neighbour.
-        assert np.mean(hits) > 0.95, f"segment {number}: {np.mean(hits):.0%} where it should be"
+    def place(point_mm: np.ndarray) -> tuple[float, float]:
+        offset = (point_mm - focal) / mm_per_pixel
+        return left + width / 2 + offset @ right, top + height / 2 + offset @ down
 
-    background = ~np.any(list(study.masks.values()), axis=0)
-    coloured = []
-    for row, column in np.argwhere(background[shown["slice"]]):
-        offset = (affine @ (shown["slice"], row, column, 1))[:3] - focal
-        x = round(left + width / 2 + offset @ right / mm_per_pixel)
-        y = round(top + height / 2 + offset @ down / mm_per_pixel)
-        if left < x < left + width and top < y < top + height:
-            coloured.append(np.ptp(picture[y, x].astype(int)) > 20)
-    assert np.mean(coloured) < 0.05
+    colours = {number: segment["color"] for number, segment in segments.items()}
+    _assert_overlay(picture, study, shown["slice"], place, colours)
 
 
-def _has_hue_of(pixel: np.ndarray, colour: np.ndarray) -> bool:
-    """Tell whether grey was tinted with a colour; a lesion lies over the tint of its lung."""
-    return bool(np.ptp(pixel.astype(int)) >= 10 and pixel.argmax() == colour.argmax())
+def _assert_overlay(
+    picture: np.ndarray,
+    study: _Study,
+    index: int,
+    place: Callable[[np.ndarray], tuple[float, float]],
+    colours: dict[int, list[int]],
+) -> None:
+    """Hold a screenshot against the masks of a slice; ``place`` gives x and y of LPS mm in it."""
+
+    def pixels(mask: np.ndarray) -> np.ndarray:
+        # A drawn outline is wider than a voxel.
+        voxels = np.argwhere(binary_erosion(mask, iterations=2))
+        points = np.column_stack([np.full(len(voxels), index), voxels, np.ones(len(voxels))])
+        places = np.rint([place(point) for point in (points @ study.affine.T)[:, :3]]).astype(int)
+        places = places.reshape(-1, 2)
+        inside = ((places >= 0) & (places < picture.shape[1::-1])).all(axis=1)
+        return picture[places[inside, 1], places[inside, 0]].astype(int)
+
+    on_slice = {number: mask[index] for number, mask in study.masks.items()}
+    for number, mask in on_slice.items():
+        # A lesion lies over the tint of its lung.
+        tinted = pixels(mask if number == 3 else mask & ~on_slice[3])
+        assert len(tinted)
+        hits = (np.ptp(tinted, axis=1) >= 10) & (
+            tinted.argmax(axis=1) == np.argmax(colours[number][:3])
+        )
+        assert hits.mean() > 0.98, f"segment {number}: {hits.mean():.0%} where it should be"
+    grey = pixels(~np.any(list(on_slice.values()), axis=0))
+    assert (np.ptp(grey, axis=1) > 20).mean() < 0.02
 
 
 # OHIF
@@ -286,12 +295,20 @@ def ohif(study: _Study, tmp_path: Path) -> Iterator[str]:
     orthanc.kill()
 
 
-def _wait_for(browser: webdriver.Chrome, script: str, what: str) -> Any:
-    """Wait until a script returns something; skip where this browser cannot get that far."""
+def _wait_for(
+    browser: webdriver.Chrome, script: str, what: str, again: Callable[[], None] | None = None
+) -> Any:
+    """Wait until a script returns something; skip where this browser cannot get that far.
+
+    ``again`` is done at first and whenever nothing has happened for a while.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
+    seconds = itertools.count()
     while True:
         if found := browser.execute_script(script):
             return found
+        if again is not None and next(seconds) % 20 == 0:
+            again()
         if time.monotonic() > deadline:
             (CACHE / "ohif_failed.png").write_bytes(browser.get_screenshot_as_png())
             pytest.skip(f"OHIF does not load here: no {what} after {PATIENCE_SECONDS} s")
@@ -301,7 +318,6 @@ def _wait_for(browser: webdriver.Chrome, script: str, what: str) -> Any:
 def test_ohif_shows_the_segments_where_the_masks_are(
     browser: webdriver.Chrome, ohif: str, study: _Study
 ) -> None:
-    browser.set_page_load_timeout(PATIENCE_SECONDS)
     browser.get(f"{ohif}/app-config.js")
     # No tour over the picture.
     browser.execute_script("localStorage.setItem('shownTours', '[\"basicViewerTour\"]')")
@@ -313,9 +329,51 @@ def test_ohif_shows_the_segments_where_the_masks_are(
         ".find(e => e.textContent.includes('SEG'))",
         "thumbnail of the segmentation",
     )
-    webdriver.ActionChains(browser).double_click(thumbnail).perform()
-    _wait_for(browser, f"{OHIF_VIEWPORT} return segmentations.length", "segmentation")
+    browser.execute_script(
+        "[...document.querySelectorAll('button')]"
+        ".filter(button => button.textContent.includes('Confirm and hide'))"
+        ".forEach(button => button.click())"
+    )
+    # It takes no notice of a click while it is busy with the CT.
+    double_click = webdriver.ActionChains(browser).double_click(thumbnail)
+    script = f"{OHIF_VIEWPORT} return segmentations.length"
+    _wait_for(browser, script, "segmentation", double_click.perform)
+    yes = _wait_for(
+        browser,
+        "return [...document.querySelectorAll('button')].find(b => b.textContent.trim() == 'Yes')",
+        "question whether to open it",
+    )
+    yes.click()
+    # A slice with lesions, once that is drawn.
+    time.sleep(10)
+    browser.execute_script(
+        f"{OHIF_VIEWPORT} return cornerstone.utilities.jumpToSlice(viewport.element,"
+        f"{{imageIndex: {len(study.files) // 2}}})"
+    )
     # Loaded is not yet drawn.
     time.sleep(10)
     screenshot = browser.get_screenshot_as_png()
     (CACHE / "ohif.png").write_bytes(screenshot)
+    picture = np.array(Image.open(io.BytesIO(screenshot)).convert("RGB"))
+    shown = browser.execute_script(
+        f"""{OHIF_VIEWPORT}
+        const rect = viewport.canvas.getBoundingClientRect();
+        const origin = viewport.canvasToWorld([0, 0]);
+        const id = segmentations[0].segmentationId;
+        return {{
+            focal: viewport.getCamera().focalPoint, rect: [rect.x, rect.y], origin: [...origin],
+            right: [...viewport.canvasToWorld([100, 0])],
+            down: [...viewport.canvasToWorld([0, 100])],
+            colours: [1, 2, 3].map(number => [...cornerstoneTools.segmentation.config.color
+                .getSegmentIndexColor(viewport.id, id, number)])
+        }}"""
+    )
+    origin = np.array(shown["origin"])
+    axes = np.column_stack([(np.array(shown[axis]) - origin) / 100 for axis in ("right", "down")])
+    index = round((np.linalg.inv(study.affine) @ [*shown["focal"], 1])[0])
+
+    def place(point_mm: np.ndarray) -> tuple[float, float]:
+        x, y = np.linalg.lstsq(axes, point_mm - origin, rcond=None)[0] + shown["rect"]
+        return x, y
+
+    _assert_overlay(picture, study, index, place, dict(enumerate(shown["colours"], 1)))

@@ -14,6 +14,7 @@ from highdicom.sc import SCImage
 from pydicom.config import disable_value_validation
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DA, TM
+from scipy import ndimage
 
 from ct_triage import provenance
 from ct_triage.network import AxialView
@@ -26,6 +27,7 @@ SERIES_NUMBER_OFFSET = 93
 LUNG_WINDOW_HU = (-1250, 250)
 PANEL_PIXELS = 320
 N_AXIAL = 4
+MARGIN_MM = 25.0
 # How much of a segment's colour covers the CT; what lies in a lung must show through it.
 OPACITY = {kind.label: 0.5 if kind is LESION else 0.25 for kind in SEGMENT_KINDS}
 
@@ -35,9 +37,10 @@ Picture = npt.NDArray[np.uint8]
 def draw_picture(volume: Volume, masks: Mapping[int, BoolMask], n_axial: int = N_AXIAL) -> Picture:
     """Draw axial slices and a coronal one, plain above, with the segments below.
 
-    Axial slices are evenly spaced through the segments, the one nearest to the head first; the
-    coronal slice is the one with most lesion. Each panel is square, its pixels are square in the
-    patient, and the patient's right is on its left.
+    Only the segments and what lies around them is drawn, as large as it goes. Axial slices are
+    evenly spaced through the segments, the one nearest to the head first; the coronal slice is the
+    one with most lesion. Each panel is square, its pixels are square in the patient, and the
+    patient's right is on its left.
 
     Parameters
     ----------
@@ -57,6 +60,10 @@ def draw_picture(volume: Volume, masks: Mapping[int, BoolMask], n_axial: int = N
     view = AxialView.of(volume)
     on_view = {number: view.of_mask(mask) for number, mask in masks.items()}
     everything: BoolMask = np.logical_or.reduce(list(on_view.values()))
+    shown = _surroundings(everything, view.spacing_mm)
+    voxels = view.voxels[shown]
+    on_view = {number: mask[shown] for number, mask in on_view.items()}
+    everything = everything[shown]
     filled = np.flatnonzero(everything.any(axis=(1, 2)))
     if not len(filled):
         filled = np.arange(len(everything))
@@ -67,12 +74,12 @@ def draw_picture(volume: Volume, masks: Mapping[int, BoolMask], n_axial: int = N
     slice_mm, row_mm, column_mm = view.spacing_mm
 
     columns = [
-        _panels(view.voxels[index], {n: m[index] for n, m in on_view.items()}, row_mm, column_mm)
+        _panels(voxels[index], {n: m[index] for n, m in on_view.items()}, row_mm, column_mm)
         for index in slices
     ]
     # The head above.
     planes = {n: m[::-1, coronal] for n, m in on_view.items()}
-    columns.append(_panels(view.voxels[::-1, coronal], planes, slice_mm, column_mm))
+    columns.append(_panels(voxels[::-1, coronal], planes, slice_mm, column_mm))
     return np.concatenate(columns, axis=1)
 
 
@@ -124,6 +131,19 @@ def build_picture(volume: Volume, segments: Segments, origin: Origin) -> SCImage
     return picture
 
 
+def _surroundings(
+    mask: BoolMask, spacing_mm: tuple[float, float, float]
+) -> tuple[slice, slice, slice]:
+    """Box of a mask with ``MARGIN_MM`` around it; everything where the mask is empty."""
+    box = ndimage.find_objects(mask.view(np.uint8)) or [tuple(slice(0, n) for n in mask.shape)]
+    margins = [int(np.ceil(MARGIN_MM / mm)) for mm in spacing_mm]
+    slices, rows, columns = (
+        slice(max(0, side.start - margin), side.stop + margin)
+        for side, margin in zip(box[0], margins, strict=True)
+    )
+    return slices, rows, columns
+
+
 def _panels(
     hu: npt.NDArray[np.int16], masks: Mapping[int, BoolMask], row_mm: float, column_mm: float
 ) -> Picture:
@@ -136,7 +156,8 @@ def _panels(
         kind = SEGMENT_KINDS[number - 1]
         inside = _square(masks[number].astype(np.float32), row_mm, column_mm, "nearest") > 0
         opacity = OPACITY[kind.label]
-        drawn[inside] = (1 - opacity) * drawn[inside] + opacity * np.array(kind.rgb) / 255
+        # Not over what was drawn before: a lesion has one colour in either lung.
+        drawn[inside] = (1 - opacity) * plain[inside] + opacity * np.array(kind.rgb) / 255
     both = np.concatenate([plain, drawn])
     return (255 * both).round().astype(np.uint8)
 
