@@ -220,7 +220,7 @@ def _write(folder: Path, name: str, affine: NDArray, ct: NDArray, masks: dict) -
     files |= {kind: mask.astype(np.uint8) for kind, mask in masks.items()}
     for kind, voxels in files.items():
         nibabel.save(
-            nibabel.Nifti1Image(_from_slices(voxels), affine), folder / f"{name}_{kind}.nii.gz"
+            nibabel.Nifti1Image(from_slices(voxels), affine), folder / f"{name}_{kind}.nii.gz"
         )
 
 
@@ -233,6 +233,6 @@ def _to_slices(voxels: NDArray) -> NDArray:
     return voxels.transpose(2, 1, 0)[:, ::-1, ::-1]
 
 
-def _from_slices(voxels: NDArray) -> NDArray:
-    """Undo `_to_slices`."""
+def from_slices(voxels: NDArray) -> NDArray:
+    """Turn (slices up, rows back, columns left) to (right, anterior, superior)."""
     return voxels[:, ::-1, ::-1].transpose(2, 1, 0)
