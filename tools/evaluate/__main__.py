@@ -20,6 +20,7 @@ COMMANDS = {
     "readers": "readers and a model against panels of readers",
     "correlation": "Pearson correlation of severity per lung",
     "cohort": "phantom studies through the application to all of the above; resumable",
+    "graded": "severity and identification on graded phantoms and unseen real lungs; resumable",
 }
 
 

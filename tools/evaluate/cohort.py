@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Report, prefixed
 from tools.evaluate.results import read_result
 from tools.evaluate.settings import keep_settings
-from tools.phantom import Grid, build_phantom, write_dicom_series, write_nifti
+from tools.phantom import Grid, Phantom, build_phantom, write_dicom_series, write_nifti
 
 DISEASES = ("covid19", "bacterial", "nodules", "normal")
 POSITIVE = "covid19"
@@ -70,6 +70,18 @@ class Study:
         """Folder of the application's results."""
         return self.folder / "result"
 
+    @property
+    def grid(self) -> Grid:
+        """Where a phantom is sampled."""
+        spacing = (LENGTH_MM / self.slices, *(FIELD_OF_VIEW_MM / self.matrix,) * 2)
+        return Grid.axial((self.slices, self.matrix, self.matrix), spacing)
+
+    def draw(self) -> Phantom:
+        """Draw images and truth."""
+        return build_phantom(
+            self.grid, self.disease, self.seed, kernel=self.kernel, noise_hu=self.noise_hu
+        )
+
 
 def plan(count: int, slice_count: int, matrix: int, folder: Path, models: Path) -> list[Study]:
     """Draw the studies; the first n are the same for every count."""
@@ -99,11 +111,7 @@ def make(study: Study) -> None:
     if (study.folder / TRUTH_FILE).exists():
         return
     shutil.rmtree(study.folder, ignore_errors=True)
-    spacing = (LENGTH_MM / study.slices, *(FIELD_OF_VIEW_MM / study.matrix,) * 2)
-    grid = Grid.axial((study.slices, study.matrix, study.matrix), spacing)
-    phantom = build_phantom(
-        grid, study.disease, study.seed, kernel=study.kernel, noise_hu=study.noise_hu
-    )
+    phantom = study.draw()
     write_dicom_series(phantom, study.ct, shuffle_file_names=True)
     write_nifti(phantom, study.folder, "truth")
     (study.folder / "truth_ct.nii.gz").unlink()
@@ -137,14 +145,19 @@ def process(study: Study) -> str:
     return study.name
 
 
-def process_all(studies: list[Study], workers: int, quiet: bool) -> None:
+def process_all(
+    studies: Sequence[Study],
+    workers: int,
+    quiet: bool,
+    work: Callable[[Any], str] = process,
+) -> None:
     """Process studies by several processes, showing how far it is."""
     context = multiprocessing.get_context("spawn")
     # One process a core: libraries' own threads on top would only get in each other's way.
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["PYTHONWARNINGS"] = "ignore:Current stack size:RuntimeWarning"
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running = [pool.submit(process, study) for study in studies]
+        running = [pool.submit(work, study) for study in studies]
         done = concurrent.futures.as_completed(running)
         try:
             for one in progress(done, len(studies), "studies", quiet):
@@ -159,7 +172,7 @@ def process_all(studies: list[Study], workers: int, quiet: bool) -> None:
             raise
 
 
-def datalist(studies: list[Study]) -> pd.DataFrame:
+def datalist(studies: Sequence[Study]) -> pd.DataFrame:
     """Return the datalist of the processed studies."""
     rows = []
     for study in studies:
@@ -206,7 +219,7 @@ def run(arguments: argparse.Namespace) -> Report:
         {
             "slices": arguments.slices,
             "matrix": arguments.matrix,
-            "models": {name: _weights(models / name) for name in (names.lungs, names.lesions)},
+            "models": {name: weights(models / name) for name in (names.lungs, names.lesions)},
         },
     )
     studies = plan(
@@ -250,7 +263,8 @@ def _parts(folder: Path, pictures: int, quiet: bool) -> Iterator[Any]:
     )
 
 
-def _weights(bundle: Path) -> str:
+def weights(bundle: Path) -> str:
+    """Return the listed hashes of a bundle's weights."""
     try:
         return (bundle / "models" / "SHA256SUMS").read_text()
     except OSError as error:

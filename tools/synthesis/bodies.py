@@ -74,7 +74,13 @@ def reshaped(
     return moved, moved_lungs
 
 
-def rescanned(ct_hu: Array, spacing_mm: Sequence[float], random: np.random.Generator) -> Array:
+def rescanned(
+    ct_hu: Array,
+    spacing_mm: Sequence[float],
+    random: np.random.Generator,
+    *,
+    pictures: bool = True,
+) -> Array:
     """Scan a study in another way: kernel, dose, and how grey values came to be HU.
 
     Some studies are as scanners store them, some have passed through an 8-bit lung window, as
@@ -89,6 +95,8 @@ def rescanned(ct_hu: Array, spacing_mm: Sequence[float], random: np.random.Gener
         Distance of neighbouring voxels along (slices, rows, columns) in mm.
     random
         Source of the draws.
+    pictures
+        False leaves the grey values what scanners store.
 
     Returns
     -------
@@ -101,6 +109,8 @@ def rescanned(ct_hu: Array, spacing_mm: Sequence[float], random: np.random.Gener
     noise = ndimage.gaussian_filter(noise, [0, grain_mm / spacing_mm[1], grain_mm / spacing_mm[2]])
     ct = ct + np.float32(random.gamma(2, 6) / noise.std()) * noise
     ct = _curve(ct, random)
+    if not pictures:
+        return ct
     style = random.choice(len(STYLES), p=list(STYLES.values()))
     return list(STYLES)[style](ct, random).astype(np.float32)
 
