@@ -3,7 +3,10 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import multitask_triage as package
@@ -229,6 +232,29 @@ def test_lungs_are_found_without_a_mask(phantoms: dict[str, Phantom]) -> None:
     lung = phantom.lung.transpose(1, 2, 0)
     assert (region & lung).sum() > 0.9 * (lung & (hu[0].numpy() < -400)).sum()
     assert region.sum() < 1.5 * lung.sum()
+
+
+def test_a_step_of_the_recipes_size_runs_through(tmp_path: Path) -> None:
+    """In a process of its own: channels-last memory makes oneDNN crash on some processors."""
+    step = """
+import sys, torch
+from monai.bundle import ConfigParser
+parser = ConfigParser(ConfigParser.load_config_files(sys.argv[2]))
+parser.update({"bundle_root": sys.argv[1], "device": torch.device("cpu")})
+network = parser.get_parsed_content("network").train()
+lesion, identification = network(torch.rand(4, 1, *parser["train#slice_size"]), studies=2)
+(lesion.mean() + identification.mean()).backward()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", step, BUNDLE, BUNDLE / "configs" / "train.json"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_training_lowers_the_loss(folder: Path, tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ REPEATED_IN_INFERENCE = (
     "pyramid_levels",
     "chunk_slices",
     "backbone",
+    "proposals",
     "detector",
     "network_def",
     "network",

@@ -44,6 +44,7 @@ def mask_rcnn(
     box_features: int = 128,
     anchor_sizes: Sequence[int] = (4, 8, 16, 32),
     aspect_ratios: Sequence[float] = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0),
+    proposals: int = 1000,
 ) -> MaskRCNN:
     """Build torchvision's Mask R-CNN with the paper's hyperparameters for slices of one channel.
 
@@ -59,6 +60,9 @@ def mask_rcnn(
         Width of the box branch.
     anchor_sizes, aspect_ratios
         Anchors at each place of each level (table 2: 2^2 to 2^5, six "scales").
+    proposals
+        Regions a slice that the region proposal network passes on. Their pooling is most of the
+        work, above all in training the classifier.
     """
     body = resnet_fpn_backbone(
         backbone_name=backbone,
@@ -84,8 +88,8 @@ def mask_rcnn(
         rpn_nms_thresh=0.75,
         rpn_fg_iou_thresh=0.75,
         rpn_batch_size_per_image=256,
-        rpn_post_nms_top_n_train=1000,
-        rpn_post_nms_top_n_test=1000,
+        rpn_post_nms_top_n_train=proposals,
+        rpn_post_nms_top_n_test=proposals,
         box_roi_pool=MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
         box_head=TwoMLPHead(channels * 7 * 7, box_features),
         box_predictor=FastRCNNPredictor(box_features, LESION_CLASSES),
