@@ -106,7 +106,7 @@ def build_report(
         referenced_images=[images[i] for i in _key_slices(segments)] if images[1:] else images,
         imaging_measurements=[
             *_groups(volume, seg, findings, origin, follow_up),
-            *prior_groups(follow_up, origin.codes),
+            *prior_groups(follow_up, origin.codes, tied=seg is not None),
         ],
     )
     content[0].ContentSequence.append(
