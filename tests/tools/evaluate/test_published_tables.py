@@ -109,7 +109,7 @@ TABLE_4_SPLITS = {"lung": [4616, 2955, 11820, 923, 738], "lesion": [3520, 2253, 
 
 def test_cascaded_table_4_adds_up_but_is_not_of_10_folds() -> None:
     # Table 2: the three collections with lung masks.
-    assert 3520 + 829 + 267 == TABLE_4_SPLITS["lung"][0]
+    assert TABLE_4_SPLITS["lung"][0] == 3520 + 829 + 267
     for whole, training, augmented, validation, test in TABLE_4_SPLITS.values():
         assert training + validation + test == whole
         assert augmented == 4 * training
@@ -324,8 +324,8 @@ def test_mask_net_table_7_is_of_no_class_sizes() -> None:
 
 
 def test_mask_net_table_1_ratios_of_test_to_training() -> None:
-    assert 21192 / 3000 == pytest.approx(7.06, abs=0.005)
-    assert 100 / 650 == pytest.approx(0.153, abs=0.001)
+    assert pytest.approx(7.06, abs=0.005) == 21192 / 3000
+    assert pytest.approx(0.153, abs=0.001) == 100 / 650
 
 
 @pytest.mark.parametrize(
