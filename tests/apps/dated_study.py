@@ -13,6 +13,8 @@ from ct_triage import provenance
 
 CT_ROOT = "1.2.826.0.1.3680043.8.498.8"
 LUNG = Code("39607008", "SCT", "Lung")
+VOLUME = Code("118565006", "SCT", "Volume")
+CM3 = Code("cm3", "UCUM", "cubic centimetre")
 ANATOMY = Code("91723000", "SCT", "Anatomical structure")
 ABNORMAL = Code("49755003", "SCT", "Morphologically abnormal structure")
 
@@ -94,3 +96,28 @@ def foreign_seg(
     )
     seg.copy_patient_and_study_information(study.volume.headers[0])
     return seg
+
+
+def foreign_report(study: SmallStudy, groups: list[tuple]) -> hd.sr.Comprehensive3DSR:
+    """Write a TID 1500 report of groups: finding, site, laterality, volume and its unit."""
+    report = study.report()
+    measurements = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(
+            observer_device_context=hd.sr.ObserverContext(
+                Code("121007", "DCM", "Device"),
+                hd.sr.DeviceObserverIdentifyingAttributes(uid="1.2.3"),
+            )
+        ),
+        procedure_reported=Code("25045-6", "LN", "CT unspecified body region"),
+        imaging_measurements=[
+            hd.sr.MeasurementsAndQualitativeEvaluations(
+                tracking_identifier=hd.sr.TrackingIdentifier(f"1.2.{i}", f"group {i}"),
+                finding_type=finding,
+                finding_sites=[hd.sr.FindingSite(site, laterality)] if site else None,
+                measurements=[hd.sr.Measurement(VOLUME, value, unit)],
+            )
+            for i, (finding, site, laterality, value, unit) in enumerate(groups, 1)
+        ],
+    )
+    report.ContentSequence = measurements[0].ContentSequence
+    return report

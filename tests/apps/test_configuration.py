@@ -128,10 +128,24 @@ def test_a_mistake_is_told_in_one_line(content: Any, message: str, tmp_path: Pat
     assert str(caught.value).startswith(str(tmp_path))
 
 
-def test_a_file_that_is_no_yaml(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("models: {lungs: [\n")
-    with pytest.raises(ConfigurationError, match="is not YAML in line 2"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("models: {lungs: [\n", "is not YAML in line 2"),
+        ("identification: true\nidentification: false\n", "key 'identification' stands twice"),
+        ("models: &m {}\noutputs: *m\n", r"in line 2 \(an alias"),
+        ("models: !!python/object:os.system x\n", "line 1"),
+        ("site: 2001-99-99\n", "is not YAML; correct it"),
+        ("models: " + "[" * 5000, "nested too deeply"),
+        ("thresholds: {min_lesion_ml: .inf}\n", r"thresholds\.min_lesion_ml: .*finite"),
+        ("#" * 2_000_000, "settings are shorter"),
+    ],
+)
+def test_a_file_that_is_no_plain_yaml(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=message) as caught:
         Configuration.read(tmp_path / "config.yaml")
+    assert "\n" not in str(caught.value)
 
 
 def test_unknown_keys_of_a_site_file_are_refused_by_name(tmp_path: Path) -> None:

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import highdicom as hd
 import numpy as np
 import pytest
-from dated_study import LUNG, foreign_seg, save, study_on
+from dated_study import CM3, LUNG, foreign_report, foreign_seg, save, study_on
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
@@ -28,8 +27,6 @@ GROUND_GLASS = Code("112120", "DCM", "Ground glass opacity")
 CONSOLIDATION = Code("95436008", "SCT", "Pulmonary consolidation")
 LESION = Code("52988006", "SCT", "Lesion")
 LIVER = Code("10200004", "SCT", "Liver")
-VOLUME = Code("118565006", "SCT", "Volume")
-CM3 = Code("cm3", "UCUM", "cubic centimetre")
 MM3 = Code("mm3", "UCUM", "cubic millimetre")
 
 
@@ -116,34 +113,9 @@ def test_without_sides_both_lungs_are_compared(tmp_path: Path) -> None:
     assert set(point.lungs) == {"both_lungs"}
 
 
-def _foreign_report(study: SmallStudy, groups: list[tuple]) -> hd.sr.Comprehensive3DSR:
-    """Write a TID 1500 report of groups: finding, site, laterality, volume and its unit."""
-    report = study.report()
-    measurements = hd.sr.MeasurementReport(
-        observation_context=hd.sr.ObservationContext(
-            observer_device_context=hd.sr.ObserverContext(
-                Code("121007", "DCM", "Device"),
-                hd.sr.DeviceObserverIdentifyingAttributes(uid="1.2.3"),
-            )
-        ),
-        procedure_reported=Code("25045-6", "LN", "CT unspecified body region"),
-        imaging_measurements=[
-            hd.sr.MeasurementsAndQualitativeEvaluations(
-                tracking_identifier=hd.sr.TrackingIdentifier(f"1.2.{i}", f"group {i}"),
-                finding_type=finding,
-                finding_sites=[hd.sr.FindingSite(site, laterality)] if site else None,
-                measurements=[hd.sr.Measurement(VOLUME, value, unit)],
-            )
-            for i, (finding, site, laterality, value, unit) in enumerate(groups, 1)
-        ],
-    )
-    report.ContentSequence = measurements[0].ContentSequence
-    return report
-
-
 def test_another_systems_report_is_read(tmp_path: Path) -> None:
     organ = Code("113343008", "SCT", "Organ")
-    report = _foreign_report(
+    report = foreign_report(
         study_on("20200301"),
         [
             (RIGHT_LUNG, None, None, 2000.0, CM3),
@@ -186,7 +158,7 @@ def test_another_systems_report_is_read(tmp_path: Path) -> None:
 def test_a_report_that_does_not_tell_is_refused(
     groups: list[tuple], reason: str, tmp_path: Path
 ) -> None:
-    file = save(_foreign_report(study_on("20200301"), groups), tmp_path / "prior.dcm")
+    file = save(foreign_report(study_on("20200301"), groups), tmp_path / "prior.dcm")
     with pytest.raises(UnusablePriorError, match=reason):
         _measure(file)
 

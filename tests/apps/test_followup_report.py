@@ -272,8 +272,45 @@ def test_a_prior_without_sides_is_compared_as_a_whole(study: SmallStudy, tmp_pat
     assert change["both_lungs"]["response"] == "positive response"
     file = save(_report(study, follow_up), tmp_path / "sr.dcm")
     assert dciodvfy_errors(file) == []
-    # A group without a region is TID 1501; PixelMed holds it against TID 1411.
-    assert all("Template 1411" in error for error in pixelmed_sr_errors(file))
+    assert pixelmed_sr_errors(file) == []
+
+
+@pytest.mark.parametrize("prior_segments", [True, False])
+def test_a_report_without_segments_ties_no_prior_to_its_own(
+    prior_segments: bool, study: SmallStudy, tmp_path: Path
+) -> None:
+    without = Configuration.model_validate({"outputs": {"seg": False}})
+    study, prior = (
+        replace(s, origin=replace(s.origin, configuration=without))
+        for s in (study, study_on("20200301", 7))
+    )
+    made = study_on("20200301", 7).seg() if prior_segments else prior.report()
+    save(made, tmp_path / "priors" / "prior.dcm")
+    follow_up = _follow_up(tmp_path / "priors", study)
+    report = build_report(
+        study.volume, study.segments, None, study.findings, study.origin, follow_up
+    )
+    file = save(report, tmp_path / "sr.dcm")
+    assert dciodvfy_errors(file) == []
+    assert pixelmed_sr_errors(file) == []
+    # The prior is told of and among the evidence nevertheless.
+    (other,) = report.PertinentOtherEvidenceSequence
+    assert other.StudyInstanceUID == prior.volume.headers[0].StudyInstanceUID
+    assert len(read_time_point(file, read_header(file)).lungs) == len(LUNGS)
+
+
+def test_a_prior_without_segments_beside_a_current_segmentation(
+    study: SmallStudy, tmp_path: Path
+) -> None:
+    """TID 1500 takes groups with and without a region; PixelMed wants regions in all or none."""
+    without = Configuration.model_validate({"outputs": {"seg": False}})
+    prior = study_on("20200301", 7)
+    prior = replace(prior, origin=replace(prior.origin, configuration=without))
+    save(prior.report(), tmp_path / "priors" / "prior.dcm")
+    file = save(_report(study, _follow_up(tmp_path / "priors", study)), tmp_path / "sr.dcm")
+    assert dciodvfy_errors(file) == []
+    errors = pixelmed_sr_errors(file)
+    assert all("Template 1411" in error and "conditional" in error for error in errors)
 
 
 def test_without_priors_nothing_is_said(study: SmallStudy, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Which series is taken: rules as MONAI Deploy's selector understands them, and the defaults."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydicom.uid import generate_uid
 from small_study import small_study
 
 from ct_triage.configuration import SeriesChoice
-from ct_triage.errors import NoSeriesError
+from ct_triage.errors import ConfigurationError, NoSeriesError
 from ct_triage.preference import has_sharp_kernel
 from ct_triage.selection import Rules
 from ct_triage.series import find_every_series, find_series
@@ -122,6 +123,16 @@ def test_a_rule_that_nothing_matches_says_so_for_each_series(
     with pytest.raises(NoSeriesError, match="matches none of the selection rules") as caught:
         find_series(folder, _choice({"Modality": "MR"}))
     assert len(caught.value.refusals) == len(uids)
+
+
+def test_an_expression_that_never_ends_is_stopped_and_named() -> None:
+    header = Dataset()
+    header.SeriesDescription = "a" * 40 + "!"
+    rules = _choice({"SeriesDescription": "(a|aa)+$"}).rules
+    started = time.monotonic()
+    with pytest.raises(ConfigurationError, match="for SeriesDescription takes over 1 s to match"):
+        rules.rank(header)
+    assert time.monotonic() - started < 30
 
 
 def test_the_sdks_own_sample_rules_are_read() -> None:

@@ -70,6 +70,54 @@ def dcmqi_segments(file: Path, folder: Path) -> dict[int, nibabel.Nifti1Image]:
     return images
 
 
+def dcmqi_segmentation(
+    labels: Path,
+    source: Path,
+    segments: Sequence[tuple[tuple[str, str], tuple[str, str] | None]],
+    folder: Path,
+) -> Path:
+    """Make a DICOM SEG of a label map by dcmqi.
+
+    ``segments`` are structure and side of labels 1, 2 and so on, each SNOMED CT code and meaning.
+    """
+
+    def code(value: tuple[str, str]) -> dict[str, str]:
+        return {"CodeValue": value[0], "CodingSchemeDesignator": "SCT", "CodeMeaning": value[1]}
+
+    attributes = []
+    for number, (structure, side) in enumerate(segments, 1):
+        attributes.append(
+            {
+                "labelID": number,
+                "SegmentLabel": structure[1],
+                "SegmentAlgorithmType": "MANUAL",
+                "SegmentedPropertyCategoryCodeSequence": code(("123037004", "Body structure")),
+                "SegmentedPropertyTypeCodeSequence": code(structure),
+                **({"SegmentedPropertyTypeModifierCodeSequence": code(side)} if side else {}),
+            }
+        )
+    described = {
+        "ContentCreatorName": "Reader^One",
+        "SeriesDescription": "Segmentation",
+        "SeriesNumber": "300",
+        "InstanceNumber": "1",
+        "ContentLabel": "SEGMENTATION",
+        "ContentDescription": "Lungs and lesions",
+        "segmentAttributes": [attributes],
+    }
+    metadata, output = folder / "dcmqi.json", folder / "dcmqi.dcm"
+    metadata.write_text(json.dumps(described))
+    run = _run(
+        [
+            *(_tool("itkimage2segimage", "dcmqi"), "--inputImageList", labels),
+            *("--inputDICOMDirectory", source, "--inputMetadata", metadata),
+            *("--outputDICOM", output, "--skip"),
+        ]
+    )
+    assert output.exists(), run.stdout + run.stderr
+    return output
+
+
 def dcmqi_report(file: Path, folder: Path) -> dict[str, Any]:
     """Measurement groups as dcmqi's TID 1500 reader extracts them."""
     output = folder / "tid1500.json"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from bundle_commands import (
     BUNDLE_NAMES,
     BUNDLES_FOLDER,
@@ -68,6 +69,31 @@ def test_training_lowers_the_loss_and_leaves_a_checkpoint(
     losses = printed_losses(done)
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
     assert (tmp_path / "out" / "model.pt").is_file()
+
+
+def test_fine_tuning_starts_from_the_given_weights(nifti_folder: Path, tmp_path: Path) -> None:
+    folder = BUNDLES_FOLDER / "lesion_segmentation_2d"
+    source = folder / "models" / "model.pt"
+    options = ("--dataset_dir", nifti_folder, "--output_dir", tmp_path, "--held_out", HELD_OUT)
+    done = run_configs(
+        folder,
+        "train",
+        *(*options, "--initial_weights", source),
+        # A step of no length: what was loaded is what is saved.
+        *("--learning_rate", 0.0, "--max_epochs", 1, "--val_interval", 1),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    before, after = (torch.load(f, weights_only=True) for f in (source, tmp_path / "model.pt"))
+    learnt = [name for name in before if name.endswith(("weight", "bias"))]
+    assert len(learnt) > 50
+    assert all(torch.equal(before[name], after[name]) for name in learnt)
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
+    for name, told in (("none.pt", "no weights at"), ("other.pt", "holds another network")):
+        file = tmp_path / name
+        done = run_configs(folder, "train", *options, "--initial_weights", file, cwd=tmp_path)
+        assert_refused_in_one_line(done, file)
+        assert told in done.stderr.splitlines()[-1]
 
 
 def test_evaluation_tabulates_each_patient(

@@ -1,6 +1,7 @@
 """COVID-CT-Mask-Net: ranking and targets exactly, both stages by their configs."""
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 import mask_rcnn_classifier as package
@@ -202,6 +203,21 @@ def test_the_illest_slices_speak_for_a_study() -> None:
     assert package.aggregate_slices([ill])[0] == 0
 
 
+def test_images_are_drawn_evenly_and_by_the_seed() -> None:
+    slices = [{"category": min(n // 10, 2), "slice": n} for n in range(60)]
+    drawn = package.draw_images(slices, 12, seed=3)
+    assert Counter(item["category"] for item in drawn) == {0: 4, 1: 4, 2: 4}
+    assert package.draw_images(slices, 12, seed=3) == drawn
+    assert package.draw_images(slices, 12, seed=4) != drawn
+    # A class that has too few leaves its part to the others.
+    assert Counter(i["category"] for i in package.draw_images(slices, 50, 0)) == {
+        0: 10,
+        1: 10,
+        2: 30,
+    }
+    assert package.draw_images(slices, None, 0) == package.draw_images(slices, 600, 0) == slices
+
+
 def test_both_stages_train_evaluate_and_infer(folder: Path, tmp_path: Path) -> None:
     options = ("--dataset_dir", folder, *SMALL)
     first, second = tmp_path / "first", tmp_path / "second"
@@ -248,6 +264,18 @@ def test_both_stages_train_evaluate_and_infer(folder: Path, tmp_path: Path) -> N
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    done = run_configs(
+        BUNDLE,
+        "train classify variants/s variants/fine_tune",
+        *(*options, *weights, "--output_dir", tmp_path / "tuned", "--images", 4),
+        # A step of no length: what was loaded is what is saved.
+        *("--learning_rate", 0.0, "--max_epochs", 1, "--val_interval", 1),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(printed_losses(done)) == 2
+    tuned = torch.load(tmp_path / "tuned" / "model.pt", weights_only=True)
+    assert all(torch.equal(tuned[name], value) for name, value in copied.items())
     with (tmp_path / "results" / "studies.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == len(DISEASES)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import HANG_SECONDS, TEXTS, spots, with_spots
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import config, dcmread
@@ -32,7 +33,6 @@ from ct_triage.series import find_series
 # Libraries warn of every oddity they meet.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-HANG_SECONDS = 60
 N_SLICES, ROWS, COLUMNS = 12, 8, 10
 KEYWORDS = [
     "Rows",
@@ -70,11 +70,6 @@ KEYWORDS = [
     "SharedFunctionalGroupsSequence",
     "PlanePositionSequence",
 ]
-TEXTS = [
-    "", " ", "0", "-1", "1e308", "1e999", "nan", "inf", "-inf", "65535", "4294967296", "x" * 300,
-    "1\\2", "1\\2\\3", "0\\0\\0\\0\\0\\0", "\\\\\\", "1.2.3", "LOCALIZER", "MONOCHROME1", "HU",
-    "ISO 2022 IR 87", "\u5c71", "1.2.840.10008.5.1.4.1.1.2.1",
-]  # fmt: skip
 VRS = [
     "US",
     "SS",
@@ -161,11 +156,6 @@ elements = st.tuples(
     st.sampled_from(VRS) | st.none(),
     st.sampled_from(TEXTS) | st.text(max_size=20) | st.binary(max_size=40),
 )
-spots = st.tuples(
-    st.floats(0, 1, exclude_max=True),
-    st.sampled_from(["flip", "cut", "insert", "repeat", "length"]),
-    st.binary(min_size=1, max_size=8),
-)
 syntaxes = st.sampled_from([None, None, None, RLELossless, JPEGLSLossless])
 
 
@@ -237,23 +227,6 @@ def _name(tag: int) -> bytes:
     return (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little")
 
 
-def _with_spots(content: bytes, changes: list[tuple]) -> bytes:
-    """Damage bytes anywhere: values, lengths, tags, the compressed stream."""
-    for place, kind, noise in changes:
-        at = int(place * len(content))
-        if kind == "flip":
-            content = content[:at] + noise + content[at + len(noise) :]
-        elif kind == "cut":
-            content = content[:at]
-        elif kind == "insert":
-            content = content[:at] + noise + content[at:]
-        elif kind == "repeat":
-            content = content[:at] + content[at : at + 200] * 3 + content[at + 200 :]
-        else:
-            content = content[:at] + b"\xff\xff\xff\xff" + content[at + 4 :]
-    return content
-
-
 def _compressed(content: bytes, syntax: str | None) -> bytes:
     if syntax is None:
         return content
@@ -293,13 +266,13 @@ def test_a_damaged_series(
     contents = [_compressed(content, syntax) for content in SLICES]
     for index in range(N_SLICES):
         if everywhere or index == which:
-            contents[index] = _with_spots(_with_elements(contents[index], changes), damage)
+            contents[index] = with_spots(_with_elements(contents[index], changes), damage)
     _read(contents)
 
 
 @given(changes=st.lists(elements, max_size=4), damage=st.lists(spots, max_size=4))
 def test_a_damaged_multi_frame_file(changes: list[tuple], damage: list[tuple]) -> None:
-    _read([_with_spots(_with_elements(ENHANCED, changes), damage)])
+    _read([with_spots(_with_elements(ENHANCED, changes), damage)])
 
 
 @given(content=st.binary(max_size=2000), prefix=st.sampled_from([b"", b"\0" * 128 + b"DICM"]))

@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from tools.evaluate.bootstrap import add_resamples
 from tools.evaluate.masks import EvaluationError
 
 COMMANDS = {
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
             module = importlib.import_module(f"tools.evaluate.{name}")
             module.add_arguments(added)
             added.add_argument("--output", type=Path, required=True, help="folder of the report")
+            add_resamples(added)
             added.add_argument("--quiet", action="store_true", help="no progress bars")
     arguments = parser.parse_args(argv)
     try:

@@ -9,13 +9,22 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
+from tools.evaluate.bootstrap import Figures, intervals, note
 from tools.evaluate.cases import read_datalist, trainings_of
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Report, Table
-from tools.evaluate.statistics import class_metrics, over_groups, shown_means, shown_percent
+from tools.evaluate.statistics import (
+    class_metrics,
+    over_groups,
+    shown_means,
+    shown_percent,
+    with_limits,
+)
 
 
 def class_tables(
@@ -51,6 +60,44 @@ def overall(truth: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
     }
 
 
+def overall_summary(frame: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """Return what :func:`overall` returns, mean, deviation and interval over trainings.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        ``training``, ``patient``, ``truth``, ``predicted``, one row a sample.
+    resamples : int
+        Draws of patients for the interval.
+    """
+    parts = frame.groupby("training", sort=False)
+    found = pd.DataFrame([overall(part["truth"], part["predicted"]) for _, part in parts])
+    limits = intervals(overall_figures(frame), frame["patient"], resamples)
+    return with_limits(over_groups(found, (), list(found)), limits)
+
+
+def overall_figures(frame: pd.DataFrame) -> Figures:
+    """Return the mean over trainings of `overall` as a function of rows, fast enough to redraw."""
+    labels = pd.unique(frame[["truth", "predicted"]].to_numpy().ravel())
+    truth, predicted = (pd.Index(labels).get_indexer(frame[c]) for c in ("truth", "predicted"))
+    training = pd.factorize(frame["training"])[0]
+    # One count for each training, truth and prediction.
+    shape = (training.max() + 1, len(labels), len(labels))
+    cells = np.ravel_multi_index((training, truth, predicted), shape)
+
+    def figures(rows: NDArray[np.intp]) -> list[float]:
+        counts = np.bincount(cells[rows], minlength=np.prod(shape)).reshape(shape)
+        counts = counts[counts.any(axis=(1, 2))]
+        right = np.diagonal(counts, axis1=1, axis2=2)
+        true, called = counts.sum(axis=2), counts.sum(axis=1)
+        total = true.sum(axis=1)
+        f1 = 2 * right / np.maximum(true + called, 1)
+        accuracy, weighted = right.sum(axis=1) / total, (f1 * true).sum(axis=1) / total
+        return [float(accuracy.mean()), float(weighted.mean())]
+
+    return figures
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("datalist", type=Path, help="columns case, class, predicted_class")
@@ -72,17 +119,20 @@ def run(arguments: argparse.Namespace) -> Report:
             f"{file}: case {case}: predicted_class {name!r} is no class of the truth "
             f"({', '.join(labels)})"
         )
-    rows, tables = [], []
-    for training, part in frame.groupby(trainings_of(frame), sort=False):
-        truth, predicted = part["class"].to_list(), part["predicted_class"].to_list()
-        rows.append({"training": training, **overall(truth, predicted)})
-        name = f"classes_{len(rows)}"
-        tables += class_tables(truth, predicted, labels, name, f"Classes, training {training}")
-    each = pd.DataFrame(rows)
-    mean = over_groups(each, (), [c for c in each if c != "training"])
+    frame = frame.assign(training=trainings_of(frame), truth=frame["class"])
+    frame = frame.rename(columns={"predicted_class": "predicted"})
+    tables: list[Table] = []
+    for number, (training, part) in enumerate(frame.groupby("training", sort=False), 1):
+        truth, predicted = part["truth"].to_list(), part["predicted"].to_list()
+        caption = f"Classes, training {training}"
+        tables += class_tables(truth, predicted, labels, f"classes_{number}", caption)
+    mean = overall_summary(frame, arguments.resamples)
     return Report(
         f"Classes: {len(frame)} predictions",
-        ["Each class against the rest. Intervals are 95 %, with N = the class's samples."],
+        [
+            "Each class against the rest. ± is a 95 % interval with N = the class's samples.",
+            *note(arguments.resamples),
+        ],
         [
             Table(
                 "summary", "Mean ± standard deviation over trainings", mean, shown_means(mean, 4)

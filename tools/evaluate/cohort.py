@@ -29,6 +29,7 @@ from ct_triage.pipeline import Pipeline
 from ct_triage.results import RESULT_FILE, SEG_FILE
 from ct_triage.severity import Involvement
 from tools.evaluate import correlation, segmentation, slices, triage
+from tools.evaluate.bootstrap import note
 from tools.evaluate.cases import progress
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Report, prefixed
@@ -242,16 +243,18 @@ def run(arguments: argparse.Namespace) -> Report:
             f"Computed phantoms, no patients: {', '.join(DISEASES)} in equal parts. "
             f"Models: {', '.join(identities)}. Lesions are judged on {POSITIVE} alone. The same "
             "tables follow from all.csv, positives.csv and lungs.csv by the single commands.",
+            *note(arguments.resamples),
         ],
-        list(_parts(output, arguments.pictures, arguments.quiet)),
+        list(_parts(output, arguments)),
     )
 
 
-def _parts(folder: Path, pictures: int, quiet: bool) -> Iterator[Any]:
+def _parts(folder: Path, arguments: argparse.Namespace) -> Iterator[Any]:
     def options(name: str, **more: object) -> argparse.Namespace:
-        return argparse.Namespace(datalist=folder / f"{name}.csv", quiet=quiet, **more)
+        common = {"quiet": arguments.quiet, "resamples": arguments.resamples}
+        return argparse.Namespace(datalist=folder / f"{name}.csv", **common, **more)
 
-    lesions = options("positives", segment="lesion", pictures=pictures)
+    lesions = options("positives", segment="lesion", pictures=arguments.pictures)
     yield from prefixed(
         "triage", triage.run(options("all", positive=POSITIVE, threshold=None)).items
     )

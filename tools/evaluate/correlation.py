@@ -6,6 +6,7 @@ Sotoudeh-Paima et al. 2022, figure 4.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,31 +14,43 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
+from tools.evaluate.bootstrap import group_means, intervals, note
 from tools.evaluate.cases import read_datalist
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Picture, Report, Table
 from tools.evaluate.shares import OPTIONAL, severities
+from tools.evaluate.statistics import with_brackets
 
 LUNGS = {"right": "right lung", "left": "left lung", "severity": "severity score"}
 FEWEST = 3
 
 
-def correlate(shares: pd.DataFrame) -> pd.DataFrame:
+DIFFERENCES = ("mean difference", "mean absolute difference")
+
+
+def correlate(
+    shares: pd.DataFrame, patients: Sequence[str] | None = None, resamples: int = 0
+) -> pd.DataFrame:
     """Return Pearson's correlation of each lung and of the severity score.
 
     Parameters
     ----------
     shares : pandas.DataFrame
         ``right``, ``left``, ``severity`` and the same with ``truth_``, in percent.
+    patients : sequence of str, optional
+        Whose case each row is; by default each row is a patient.
+    resamples : int
+        Draws of patients for the intervals of the differences.
 
     Returns
     -------
     pandas.DataFrame
         ``lung``, ``n``, ``pearson`` with its 95 % interval (Fisher) and p-value, and the mean
-        and mean absolute difference in percentage points. Lungs with fewer than three cases or
-        without any spread have NaN.
+        and mean absolute difference in percentage points with ``_low`` and ``_high`` (bootstrap).
+        Lungs with fewer than three cases or without any spread have NaN.
     """
     rows = []
+    names = pd.Series(list(patients) if patients is not None else shares.index, shares.index)
     for column, name in LUNGS.items():
         pair = shares[[column, f"truth_{column}"]].dropna()
         system, reader = pair.to_numpy().T
@@ -49,8 +62,13 @@ def correlate(shares: pd.DataFrame) -> pd.DataFrame:
             row |= {"p": found.pvalue}
         else:
             row |= dict.fromkeys(("pearson", "low", "high", "p"), np.nan)
-        row["mean difference"] = (system - reader).mean() if len(pair) else np.nan
-        row["mean absolute difference"] = abs(system - reader).mean() if len(pair) else np.nan
+        row |= {f"{d}{end}": np.nan for d in DIFFERENCES for end in ("", "_low", "_high")}
+        if len(pair):
+            differences = np.stack([system - reader, abs(system - reader)], axis=1)
+            figures = group_means(differences)
+            limits = intervals(figures, names[pair.index].astype(str), resamples)
+            for what, mean, ends in zip(DIFFERENCES, differences.mean(axis=0), limits, strict=True):
+                row |= {what: mean, f"{what}_low": ends[0], f"{what}_high": ends[1]}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -95,14 +113,34 @@ def run(arguments: argparse.Namespace) -> Report:
             )
     if len(frame) < FEWEST:
         raise EvaluationError(f"{arguments.datalist}: a correlation needs at least {FEWEST} cases")
-    return Report(f"Severity correlation: {len(frame)} cases", [], items(frame, shares))
+    return Report(
+        f"Severity correlation: {len(frame)} cases",
+        [
+            "The interval of Pearson's correlation is Fisher's, differences are in points.",
+            *note(arguments.resamples),
+        ],
+        items(frame, shares, arguments.resamples),
+    )
 
 
-def items(frame: pd.DataFrame, shares: pd.DataFrame) -> list[Table | Picture]:
+def items(frame: pd.DataFrame, shares: pd.DataFrame, resamples: int) -> list[Table | Picture]:
     """Return the table and the scatter plot."""
-    found = correlate(shares)
+    found = correlate(shares, frame["patient"], resamples)
+    caption = "Correlation per lung (VGG16-UNet paper, figure 4)"
     return [
-        Table("correlation", "Correlation per lung (VGG16-UNet paper, figure 4)", found),
+        Table("correlation", caption, found, _shown(found)),
         Picture.of("scatter", "Lesion share, system over reader", draw_scatter(shares, found)),
         Table("shares", "Every case", pd.concat([frame[["case"]], shares], axis=1)),
     ]
+
+
+def _shown(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with intervals in brackets."""
+    shown = found[["lung", "n"]]
+    for column, low, high in (
+        ("pearson", "low", "high"),
+        *((d, f"{d}_low", f"{d}_high") for d in DIFFERENCES),
+    ):
+        numbers = found[[column, low, high]].to_numpy()
+        shown = shown.assign(**{column: [with_brackets(value, a, b, 2) for value, a, b in numbers]})
+    return shown.assign(p=found["p"])

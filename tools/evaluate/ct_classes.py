@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ct_triage.severity import CATEGORIES
+from ct_triage.severity import CATEGORIES, ct_classes
 
 DEFAULT_BOUNDS = (0.25, 0.5, 0.75)
 # Breaks ties between equally accurate bounds without ever outweighing a case.
@@ -23,10 +23,9 @@ def classify(shares: ArrayLike, bounds: ArrayLike = DEFAULT_BOUNDS) -> NDArray[n
     shares : array
         Lesion share of the more affected lung, 0 to 1. CT-0 is exactly no lesion.
     bounds : array of 3
-        Ascending lower bounds of CT-2, CT-3 and CT-4.
+        Ascending shares above which CT-2, CT-3 and CT-4 begin, as in the application.
     """
-    values = np.asarray(shares, float)
-    return np.where(values > 0, 1 + np.searchsorted(np.asarray(bounds), values, side="right"), 0)
+    return ct_classes(shares, (0.0, *np.asarray(bounds, float)))
 
 
 def fit_bounds(shares: ArrayLike, classes: ArrayLike) -> tuple[float, float, float]:
@@ -51,7 +50,7 @@ def fit_bounds(shares: ArrayLike, classes: ArrayLike) -> tuple[float, float, flo
     cuts = (edges[:-1] + edges[1:]) / 2
     if not len(values):
         return DEFAULT_BOUNDS
-    # No bound can part equal shares, nor lie above a share of 1.
+    # No bound can part equal shares, nor reach 1.
     impossible = np.concatenate([[False], values[1:] == values[:-1], [values[-1] >= 1]])
     below = {c: np.concatenate([[0], np.cumsum(wanted == c)]) for c in range(1, len(CATEGORIES))}
     gains = [

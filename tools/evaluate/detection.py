@@ -11,32 +11,42 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from tools.evaluate.bootstrap import intervals, note
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Report, Table
+from tools.evaluate.statistics import with_brackets
 
 KINDS = {"segm": "segmentation", "bbox": "bbox"}
 
 
-def average_precision(truth: COCO, predictions: list[dict[str, Any]], kind: str) -> pd.DataFrame:
+THRESHOLDS = ("AP@0.5", "AP@0.75", "AP@[0.5:0.95]")
+
+
+def average_precision(
+    truth: COCO, predictions: list[dict[str, Any]], kind: str, resamples: int = 0
+) -> pd.DataFrame:
     """Return AP at IoU 0.5, 0.75 and 0.5:0.95 of each category and of all.
 
     Parameters
     ----------
     truth : COCO
-        Annotated images.
+        Annotated images; those with the same ``patient`` are drawn together.
     predictions : list of dict
         In the COCO results format.
     kind : str
         ``segm`` or ``bbox``.
+    resamples : int
+        Draws of patients for the intervals.
 
     Returns
     -------
     pandas.DataFrame
-        ``category``, ``instances``, ``AP@0.5``, ``AP@0.75``, ``AP@[0.5:0.95]``; NaN for a
-        category without instances.
+        ``category``, ``instances``, ``AP@0.5``, ``AP@0.75``, ``AP@[0.5:0.95]``, each with
+        ``_low`` and ``_high``; NaN for a category without instances.
     """
     # pycocotools prints its progress; and an empty list of results is an error to it.
     with contextlib.redirect_stdout(io.StringIO()):
@@ -45,27 +55,57 @@ def average_precision(truth: COCO, predictions: list[dict[str, Any]], kind: str)
             found.dataset = {**truth.dataset, "annotations": []}
             found.createIndex()
         evaluation = COCOeval(truth, found, kind)
+        evaluation.params.areaRng = evaluation.params.areaRng[:1]
+        evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
         evaluation.evaluate()
-        evaluation.accumulate()
-    # (IoU thresholds, recalls, categories, areas, most detections): all areas, 100 detections.
-    precision = evaluation.eval["precision"][..., 0, -1]
-    columns = {
-        "AP@0.5": np.isclose(evaluation.params.iouThrs, 0.5),
-        "AP@0.75": np.isclose(evaluation.params.iouThrs, 0.75),
-        "AP@[0.5:0.95]": np.ones(len(evaluation.params.iouThrs), bool),
-    }
+        images = list(evaluation.params.imgIds)
+        values = _accumulated(evaluation)
+        per_image = np.array(evaluation.evalImgs, object).reshape(-1, len(images))
+
+        def resampled(drawn: NDArray[np.intp]) -> NDArray[np.float64]:
+            # What was matched in an image does not depend on the others.
+            evaluation.evalImgs = per_image[:, drawn].ravel().tolist()
+            for parameters in (evaluation.params, evaluation._paramsEval):
+                parameters.imgIds = list(range(len(drawn)))
+            return _accumulated(evaluation).ravel()
+
+        limits = intervals(resampled, _patients(truth, images), resamples)
     rows = []
     categories = [*map(int, evaluation.params.catIds), None]
-    for index, category in enumerate(categories):
-        own = slice(None) if category is None else slice(index, index + 1)
-        name = "all" if category is None else truth.loadCats(category)[0]["name"]
-        ids = truth.getAnnIds(catIds=[] if category is None else [category])
-        row: dict[str, Any] = {"category": name, "instances": len(ids)}
-        for column, chosen in columns.items():
-            values = precision[chosen][..., own]
-            row[column] = float(values[values > -1].mean()) if (values > -1).any() else np.nan
+    for category, own, ends in zip(
+        categories, values, limits.reshape(*values.shape, 2), strict=True
+    ):
+        ids = evaluation.params.catIds if category is None else [category]
+        row: dict[str, object] = {
+            "category": "all" if category is None else truth.cats[category].get("name", category),
+            "instances": len(truth.getAnnIds(catIds=ids)),
+        }
+        for name, value, (low, high) in zip(THRESHOLDS, own, ends, strict=True):
+            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _accumulated(evaluation: COCOeval) -> NDArray[np.float64]:
+    """Return AP (categories and, last, all; ``THRESHOLDS``); NaN where there is no instance."""
+    evaluation.accumulate()
+    # (IoU thresholds, recalls, categories, areas, most detections): all areas, 100 detections.
+    precision = evaluation.eval["precision"][..., 0, -1]
+    overlaps = evaluation.params.iouThrs
+    chosen = [np.isclose(overlaps, 0.5), np.isclose(overlaps, 0.75), np.ones(len(overlaps), bool)]
+    groups = [*(slice(n, n + 1) for n in range(precision.shape[2])), slice(None)]
+    table = np.full((len(groups), len(chosen)), np.nan)
+    for row, group in enumerate(groups):
+        for column, some in enumerate(chosen):
+            values = precision[some][:, :, group]
+            if (values > -1).any():
+                table[row, column] = values[values > -1].mean()
+    return table
+
+
+def _patients(truth: COCO, images: list[Any]) -> list[str]:
+    """Return whose image each is: its ``patient``, else the image itself."""
+    return [str(truth.imgs[image].get("patient", f"image {image}")) for image in images]
 
 
 def read_truth(file: Path) -> COCO:
@@ -150,14 +190,30 @@ def run(arguments: argparse.Namespace) -> Report:
     """Evaluate detections."""
     truth = read_truth(arguments.truth)
     predictions = read_predictions(arguments.predictions, truth, arguments.kind)
+    found = average_precision(truth, predictions, arguments.kind, arguments.resamples)
+    patients = any("patient" in image for image in truth.imgs.values())
     return Report(
         f"Detection: {len(predictions)} detections in {len(truth.imgs)} images",
-        ["At most 100 detections an image, objects of all sizes, 101 recall levels (MS COCO)."],
+        [
+            "At most 100 detections an image, objects of all sizes, 101 recall levels (MS COCO).",
+            *note(arguments.resamples),
+            *([] if patients else ["Images name no patient: each is taken for one."]),
+        ],
         [
             Table(
                 "average_precision",
                 "Average precision (COVID-CT-Mask-Net, table 6)",
-                average_precision(truth, predictions, arguments.kind),
+                found,
+                _shown(found),
             )
         ],
     )
+
+
+def _shown(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with intervals in brackets."""
+    shown = found[["category", "instances"]]
+    for name in THRESHOLDS:
+        columns = found[[name, f"{name}_low", f"{name}_high"]].to_numpy()
+        shown = shown.assign(**{name: [with_brackets(value, a, b) for value, a, b in columns]})
+    return shown

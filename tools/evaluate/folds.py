@@ -264,6 +264,7 @@ def run(arguments: argparse.Namespace) -> Report:
             datalist=list_of_all,
             segment="lesion",
             pictures=arguments.pictures,
+            resamples=arguments.resamples,
             quiet=arguments.quiet,
         )
     )

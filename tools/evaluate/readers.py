@@ -22,13 +22,20 @@ from sklearn.model_selection import StratifiedKFold
 from statsmodels.stats.contingency_tables import mcnemar
 
 from ct_triage.severity import CATEGORIES
+from tools.evaluate.bootstrap import group_means, intervals, note
 from tools.evaluate.cases import load_masks, progress, read_datalist
 from tools.evaluate.ct_classes import DEFAULT_BOUNDS, classify, fit_bounds
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Picture, Report, Table
 from tools.evaluate.segmentation import dice
 from tools.evaluate.slices import check_reference
-from tools.evaluate.statistics import paired_p, plus_minus, small_strata, two_sample_p
+from tools.evaluate.statistics import (
+    paired_p,
+    plus_minus,
+    shown_limits,
+    small_strata,
+    two_sample_p,
+)
 
 ALL_READERS = "all readers"
 KEY = ("case", "rater")
@@ -79,15 +86,33 @@ def segmentation_scores(
     return pd.DataFrame(scores), pd.DataFrame(pairs)
 
 
-def compare_samples(scores: pd.DataFrame, paired: str = "p (paired)") -> pd.DataFrame:
+def differences(part: pd.DataFrame, resamples: int) -> dict[str, float]:
+    """Return the mean of model less reader, with its 95 % interval over patients.
+
+    Parameters
+    ----------
+    part : pandas.DataFrame
+        ``reader``, ``model``, and ``patient`` unless there are no resamples.
+    resamples : int
+        Draws of patients.
+    """
+    values = part["model"].to_numpy(float) - part["reader"].to_numpy(float)
+    low = high = np.nan
+    if resamples:
+        figures = group_means(values[:, np.newaxis])
+        ((low, high),) = intervals(figures, part["patient"], resamples)
+    return {"model - reader": float(values.mean()), "low": low, "high": high}
+
+
+def compare_samples(scores: pd.DataFrame, resamples: int = 0) -> pd.DataFrame:
     """Return mean and standard deviation of readers and model with p-values (table 4).
 
     Parameters
     ----------
     scores : pandas.DataFrame
-        ``rater``, ``reader``, ``model``.
-    paired : str
-        Name of the column with the paired test's p-value.
+        ``rater``, ``reader``, ``model``, and ``patient`` unless there are no resamples.
+    resamples : int
+        Draws of patients for the interval of the difference.
     """
     rows = []
     for rater, part in _with_all(scores):
@@ -98,9 +123,10 @@ def compare_samples(scores: pd.DataFrame, paired: str = "p (paired)") -> pd.Data
                 "reader std": part["reader"].std(ddof=0),
                 "model mean": part["model"].mean(),
                 "model std": part["model"].std(ddof=0),
+                **differences(part, resamples),
                 "n": len(part),
                 "p (independent)": two_sample_p(part["reader"], part["model"]),
-                paired: paired_p(part["reader"], part["model"]),
+                "p (paired)": paired_p(part["reader"], part["model"]),
             }
         )
     return pd.DataFrame(rows)
@@ -142,14 +168,18 @@ def share_errors(frame: pd.DataFrame, model: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def share_table(errors: pd.DataFrame) -> pd.DataFrame:
-    """Return mean absolute and mean error of readers and model (table 5)."""
+def share_table(errors: pd.DataFrame, resamples: int = 0) -> pd.DataFrame:
+    """Return mean absolute and mean error of readers and model (table 5).
+
+    ``model - reader``, ``low`` and ``high`` are of the mean absolute error.
+    """
     rows = []
     for rater, part in _with_all(errors):
         row: dict[str, Any] = {"rater": rater}
         for who in ("reader", "model"):
             row[f"{who} MAE"], row[f"{who} ME"] = part[who].abs().mean(), part[who].mean()
-        rows.append({**row, "n": len(part)})
+        absolute = part.assign(reader=part["reader"].abs(), model=part["model"].abs())
+        rows.append({**row, **differences(absolute, resamples), "n": len(part)})
     return pd.DataFrame(rows)
 
 
@@ -179,8 +209,8 @@ def classification(frame: pd.DataFrame, model: str, seed: int) -> tuple[pd.DataF
     Returns
     -------
     bounds : pandas.DataFrame
-        ``rater``, and lower bounds of CT-2 to CT-4 fitted to each reader and to all of them on
-        each half and on all cases (table 6), in shares 0 to 1.
+        ``rater``, and the bounds above which CT-2 to CT-4 begin, fitted to each reader and to all
+        of them on each half and on all cases (table 6), in shares 0 to 1.
     answers : pandas.DataFrame
         ``case``, ``rater``, ``split``, and whether ``reader``, ``model`` (fitted bounds) and
         ``model before`` (25, 50, 75 %) agree with the panel (table 7).
@@ -228,8 +258,11 @@ def classification(frame: pd.DataFrame, model: str, seed: int) -> tuple[pd.DataF
     return pd.DataFrame(rows), pd.concat(answers, ignore_index=True)
 
 
-def accuracy_table(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return the accuracy of readers and model on each split and together (table 7)."""
+def accuracy_table(answers: pd.DataFrame, resamples: int = 0) -> pd.DataFrame:
+    """Return the accuracy of readers and model on each split and together (table 7).
+
+    ``model - reader``, ``low`` and ``high`` are of both splits together.
+    """
     rows = []
     for rater, part in _with_all(answers):
         row: dict[str, Any] = {"rater": rater}
@@ -244,7 +277,7 @@ def accuracy_table(answers: pd.DataFrame) -> pd.DataFrame:
         table = pd.crosstab(part["reader"], part["model"]).reindex(
             index=[False, True], columns=[False, True], fill_value=0
         )
-        row["n"] = len(part)
+        row |= {**differences(part, resamples), "n": len(part)}
         row["p (independent)"] = two_sample_p(part["reader"], part["model"])
         row["p (McNemar)"] = float(mcnemar(table, exact=True).pvalue)
         rows.append(row)
@@ -336,35 +369,47 @@ def run(arguments: argparse.Namespace) -> Report:
         [
             "Each reader and the model face the same panel, that of the other readers. The "
             "independent test is the one that CoRSAI's p-values agree with; readings of the same "
-            "cases are pairs, so the paired test is the one to rely on.",
+            "cases are pairs, so the paired test is the one to rely on. Intervals are those of the "
+            "model's mean less the reader's.",
+            *note(arguments.resamples),
         ],
     )
+    patients = frame.drop_duplicates("case").set_index("case")["patient"]
+    resamples = arguments.resamples
     if "mask" in frame:
         for _ in _masks(frame, "checking masks", arguments.quiet):
             pass
         scores, pairs = segmentation_scores(frame, model, arguments.votes, arguments.quiet)
-        found = compare_samples(scores)
-        shown = found.assign(reader=_spread(found, "reader"), model=_spread(found, "model"))[
-            ["rater", "reader", "model", "n", "p (independent)", "p (paired)"]
-        ]
+        found = compare_samples(_with_patients(scores, patients), resamples)
+        shown = found.drop(columns=[c for c in found if str(c).endswith((" mean", " std"))])
+        for at, who in enumerate(("reader", "model"), 1):
+            shown.insert(at, who, _spread(found, who))
+        caption = "Dice with the panel, mean ± std (CoRSAI, table 4)"
         items += [
-            Table("dice", "Dice with the panel, mean ± std (CoRSAI, table 4)", found, shown),
+            Table("dice", caption, found, shown_limits(shown)),
             Table("pairs", "Agreement of any two (VGG16-UNet paper, table 4)", pairwise(pairs)),
         ]
     if set(SHARES) <= set(frame) and frame[list(SHARES)].notna().all(axis=None):
         errors = share_errors(frame, model)
+        found = share_table(_with_patients(errors, patients), resamples)
+        caption = "Error of the lesion share in points (table 5)"
         items += [
-            Table("shares", "Error of the lesion share in points (table 5)", share_table(errors)),
+            Table("shares", caption, found, shown_limits(found)),
             Picture.of("shares", "Lesion shares (figures 4 to 6)", draw_shares(frame, model)),
         ]
     if "ct_class" in frame:
         bounds, answers = classification(frame, model, arguments.seed)
+        found = accuracy_table(_with_patients(answers, patients), resamples)
         items += [
-            Table("bounds", "Lower bounds of the CT classes, as shares (table 6)", bounds),
-            Table("accuracy", "Agreement of CT classes (table 7)", accuracy_table(answers)),
+            Table("bounds", "Shares above which CT-2 to CT-4 begin (table 6)", bounds),
+            Table("accuracy", "Agreement of CT classes (table 7)", found, shown_limits(found)),
         ]
     report.items = items
     return report
+
+
+def _with_patients(scores: pd.DataFrame, patients: pd.Series) -> pd.DataFrame:
+    return scores.assign(patient=scores["case"].map(patients))
 
 
 def _spread(found: pd.DataFrame, who: str) -> list[str | None]:

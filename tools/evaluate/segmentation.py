@@ -13,6 +13,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from tools.evaluate.bootstrap import group_means, intervals, note
 from tools.evaluate.cases import (
     check_masks,
     load_masks,
@@ -30,6 +31,7 @@ from tools.evaluate.statistics import (
     shown_means,
     shown_percent,
     spread_groups,
+    with_limits,
 )
 
 METRICS = ("dice", "iou", "accuracy", "hd95_mm", "volume_error_ml", "volume_error_percent")
@@ -118,48 +120,70 @@ def axial(volumes: list[hd.Volume]) -> list[hd.Volume]:
     return [volume.to_patient_orientation("HPL") for volume in volumes]
 
 
-def pooled(cases: pd.DataFrame) -> pd.DataFrame:
+def pooled(cases: pd.DataFrame, resamples: int = 0) -> pd.DataFrame:
     """Return accuracy, IoU and Dice of all voxels together, with the cascaded paper's intervals.
 
     Equations 2 to 5 of Qiblawey et al. 2021: from the confusion matrix summed over all test
-    folds; N is the number of slices. One row a training.
+    folds; N is the number of slices. ``METRIC_low`` and ``METRIC_high`` are the bootstrap's. One
+    row a training.
     """
-    sums = cases.groupby(trainings_of(cases))[[*COUNTS, "slices"]].sum()
     rows = []
-    for training, (tp, fp, fn, tn, slices) in zip(sums.index, sums.to_numpy(), strict=True):
-        values = {
-            "accuracy": (tp + tn) / (tp + fp + fn + tn),
-            "iou": tp / (tp + fp + fn) if tp + fp + fn else 1.0,
-            "dice": 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 1.0,
+    for training, part in cases.groupby(trainings_of(cases)):
+        counts = part[list(COUNTS)].to_numpy()
+        slices = int(part["slices"].sum())
+        values = dict(zip(POOLED, _of_counts(counts.sum(axis=0)), strict=True))
+        widths = {f"{name}_interval": half_width_95(v, slices) for name, v in values.items()}
+        limits = intervals(
+            lambda drawn, counts=counts: _of_counts(counts[drawn].sum(axis=0)),  # type: ignore[misc]
+            part["patient"],
+            resamples,
+        )
+        ends = {
+            f"{name}_{end}": limit
+            for name, pair in zip(POOLED, limits, strict=True)
+            for end, limit in zip(("low", "high"), pair, strict=True)
         }
-        intervals = {f"{name}_interval": half_width_95(v, slices) for name, v in values.items()}
-        rows.append({"training": training, "slices": int(slices), **values, **intervals})
+        rows.append({"training": training, "slices": slices, **values, **widths, **ends})
     return pd.DataFrame(rows)
 
 
-def summary(cases: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and standard deviation of each metric, of all cases and of those with lesion."""
+def _of_counts(counts: NDArray[np.intp]) -> tuple[float, float, float]:
+    """Return ``POOLED`` of voxel counts in the order of ``COUNTS``."""
+    tp, fp, fn, tn = (int(count) for count in counts)
+    wrong = fp + fn
+    iou = tp / (tp + wrong) if tp + wrong else 1.0
+    return (tp + tn) / (tp + tn + wrong), iou, 2 * iou / (1 + iou)
+
+
+def summary(cases: pd.DataFrame, resamples: int = 0) -> pd.DataFrame:
+    """Return mean, standard deviation and interval of each metric.
+
+    Of all cases, and of those with lesion; ``low`` and ``high`` are NaN without resamples.
+    """
     groups = spread_groups(cases)
     parts = []
     for name, part in (("all", cases), ("truth not empty", cases[cases["truth_ml"] > 0])):
         if len(part):
-            table = over_groups(part, groups, METRICS)
+            figures = group_means(part[list(METRICS)], [part[g] for g in groups])
+            limits = intervals(figures, part["patient"], resamples)
+            table = with_limits(over_groups(part, groups, METRICS), limits)
             parts.append(table.assign(cases=name))
     frame = pd.concat(parts, ignore_index=True)
-    return frame[["cases", "metric", "mean", "std", "n"]]
+    return frame[["cases", "metric", "mean", "std", "low", "high", "n"]]
 
 
-def tables(cases: pd.DataFrame) -> list[Table]:
+def tables(cases: pd.DataFrame, resamples: int = 0) -> list[Table]:
     """Return the tables of a segmentation: summary, pooled, per group, per case."""
     groups = spread_groups(cases)
-    found = summary(cases)
+    found = summary(cases, resamples)
     spread = f"mean ± standard deviation over {' and '.join(groups)}s" if groups else "over cases"
-    both = pooled(cases)
+    both = pooled(cases, resamples)
     result = [
         Table("summary", f"Summary, {spread}", found, shown_means(found)),
         Table(
             "pooled",
-            "All voxels together, 95 % intervals with N = slices (cascaded paper, tables 5 and 6)",
+            "All voxels together: ± is the cascaded paper's interval with N = slices (tables 5 and "
+            "6), in brackets stands that over patients",
             both,
             shown_percent(both, POOLED),
         ),
@@ -191,6 +215,10 @@ def run(arguments: argparse.Namespace) -> Report:
             'Two empty masks count as Dice 1; rows named "truth not empty" leave such cases out. '
             "HD95 is the 95th percentile of the Hausdorff distance and is left out where a mask is "
             "empty.",
+            *note(arguments.resamples),
         ],
-        [*tables(cases), *worst_cases(frame, cases, arguments.segment, arguments.pictures)],
+        [
+            *tables(cases, arguments.resamples),
+            *worst_cases(frame, cases, arguments.segment, arguments.pictures),
+        ],
     )

@@ -14,6 +14,7 @@ from pydicom.config import disable_value_validation
 
 from ct_triage import codes
 from ct_triage.codes import PrivateCodes
+from ct_triage.followup_reading import UnusablePriorError, read_header, read_time_point
 from tools.evaluate.cases import load_masks, progress, rows_of
 from tools.evaluate.masks import EvaluationError, MaskFile, has_segment
 from tools.evaluate.results import read_result
@@ -150,7 +151,18 @@ def _reported(file: Path) -> Shares:
             found["severity"],
         )
     except KeyError:
-        raise EvaluationError(
-            f"{file}: the report has no lesion share of each lung and severity score "
-            f"(coding scheme {private.scheme.designator})"
-        ) from None
+        return _of_volumes(file)
+
+
+def _of_volumes(file: Path) -> Shares:
+    """Return the shares of another system's report, by its volumes of lungs and lesions."""
+    try:
+        lungs = read_time_point(file, read_header(file)).lungs
+    except UnusablePriorError as error:
+        raise EvaluationError(f"{file}: tells no lesion shares: {error}") from error
+    right, left = (
+        lungs[lung].lesion_share_percent if lung in lungs else np.nan
+        for lung in ("right_lung", "left_lung")
+    )
+    both = lungs["both_lungs"].lesion_share_percent
+    return Shares(right, left, both if np.isnan([right, left]).any() else max(right, left))

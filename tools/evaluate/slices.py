@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ct_triage.severity import CATEGORIES
+from tools.evaluate.bootstrap import Figures, intervals, note
 from tools.evaluate.cases import (
     check_masks,
     load_masks,
@@ -24,7 +25,7 @@ from tools.evaluate.cases import (
     rows_of,
     trainings_of,
 )
-from tools.evaluate.classes import class_tables
+from tools.evaluate.classes import class_tables, overall_summary
 from tools.evaluate.ct_classes import classify
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Report, Table
@@ -33,6 +34,8 @@ from tools.evaluate.shares import lungs_of
 from tools.evaluate.statistics import (
     binary_metrics,
     half_width_95,
+    metrics_of_counts,
+    shown_means,
     shown_percent,
 )
 
@@ -58,8 +61,8 @@ def slices_of(frame: pd.DataFrame, quiet: bool = False) -> tuple[pd.DataFrame, p
     Returns
     -------
     slices : pandas.DataFrame
-        One row a slice: ``case``, ``training``, ``slice`` (1 is the lowest), ``predicted``,
-        ``true``.
+        One row a slice: ``case``, ``patient``, ``training``, ``slice`` (1 is the lowest),
+        ``predicted``, ``true``.
     cases : pandas.DataFrame
         One row a case with the percentage of infection of ``prediction`` and ``truth``, NaN
         where there are no lungs to take it of.
@@ -67,7 +70,7 @@ def slices_of(frame: pd.DataFrame, quiet: bool = False) -> tuple[pd.DataFrame, p
     slices, cases = [], []
     frame = frame.assign(training=trainings_of(frame))
     for row in progress(rows_of(frame), len(frame), "looking at slices", quiet):
-        name = {"case": row["case"], "training": row["training"]}
+        name = {column: row[column] for column in ("case", "patient", "training")}
         prediction, truth = axial(load_masks(row, PAIR, ("lesion", "lesion")))
         found = pd.DataFrame(
             {
@@ -83,14 +86,33 @@ def slices_of(frame: pd.DataFrame, quiet: bool = False) -> tuple[pd.DataFrame, p
     return pd.concat(slices, ignore_index=True), pd.DataFrame(cases)
 
 
-def detection_table(slices: pd.DataFrame) -> pd.DataFrame:
-    """Return the metrics of slice detection with 95 % intervals, one row a training."""
+def detection_table(slices: pd.DataFrame, resamples: int = 0) -> pd.DataFrame:
+    """Return the metrics of slice detection with 95 % intervals, one row a training.
+
+    ``METRIC_interval`` is the paper's, with N = slices; ``METRIC_low`` and ``METRIC_high`` are
+    over patients, whose slices are no independent samples.
+    """
     rows = []
     for training, part in slices.groupby("training", sort=False):
         values = binary_metrics(part["true"], part["predicted"])
-        intervals = {f"{m}_interval": half_width_95(v, len(part)) for m, v in values.items()}
-        rows.append({"training": training, "slices": len(part), **values, **intervals})
+        widths = {f"{m}_interval": half_width_95(v, len(part)) for m, v in values.items()}
+        # Slices of a patient in each of the four ways to be right or wrong.
+        counts = part.groupby(["patient", "true", "predicted"]).size().unstack([1, 2])
+        cells = pd.MultiIndex.from_product([[False, True]] * 2)
+        counts = counts.reindex(columns=cells).fillna(0)
+        limits = intervals(_metrics_of_rows(counts), counts.index.to_series(), resamples)
+        ends = {
+            f"{metric}_{end}": limit
+            for metric, pair in zip(values, limits, strict=True)
+            for end, limit in zip(("low", "high"), pair, strict=True)
+        }
+        rows.append({"training": training, "slices": len(part), **values, **widths, **ends})
     return pd.DataFrame(rows)
+
+
+def _metrics_of_rows(counts: pd.DataFrame) -> Figures:
+    numbers = counts.to_numpy()
+    return lambda rows: metrics_of_counts(*numbers[rows].sum(axis=0))
 
 
 def _infection(row: dict[str, Any], side: str) -> float:
@@ -126,9 +148,11 @@ def run(arguments: argparse.Namespace) -> Report:
         f"Slices and severity classes: {len(cases)} predictions, {len(slices)} slices",
         [
             "A slice is positive if it holds a lesion voxel. Intervals are 95 %, with N = slices "
-            "for the detection and N = the class's cases for the severity classes.",
+            "for the detection and N = the class's cases for the severity classes; those in "
+            "brackets are over patients.",
+            *note(arguments.resamples),
         ],
-        items(slices, cases),
+        items(slices, cases, arguments.resamples),
     )
 
 
@@ -150,9 +174,9 @@ def check_reference(frame: pd.DataFrame, file: Path) -> None:
                 )
 
 
-def items(slices: pd.DataFrame, cases: pd.DataFrame) -> list[Table]:
+def items(slices: pd.DataFrame, cases: pd.DataFrame, resamples: int) -> list[Table]:
     """Return the tables of detection and, where lungs are known, of severity classes."""
-    detection = detection_table(slices)
+    detection = detection_table(slices, resamples)
     tables = [
         Table(
             "slices",
@@ -165,14 +189,21 @@ def items(slices: pd.DataFrame, cases: pd.DataFrame) -> list[Table]:
     truth = cases["reference_class"].where(cases["reference_class"].notna(), by_infection)
     known = truth.notna() & cases["prediction"].notna()
     if known.any():
-        predicted = _named(cases["prediction"])[known.to_numpy()]
-        tables += class_tables(
-            truth[known].to_list(),
-            list(predicted),
-            CATEGORIES,
-            "severity",
-            "Severity by percentage of infection (cascaded paper, figure 8 and table 8)",
+        graded = cases[known].assign(
+            truth=truth[known], predicted=_named(cases["prediction"])[known.to_numpy()]
         )
+        overall = overall_summary(graded, resamples)
+        caption = "Severity by percentage of infection"
+        tables += [
+            Table("severity_overall", f"{caption}, all classes", overall, shown_means(overall)),
+            *class_tables(
+                graded["truth"].to_list(),
+                graded["predicted"].to_list(),
+                CATEGORIES,
+                "severity",
+                f"{caption} (cascaded paper, figure 8 and table 8)",
+            ),
+        ]
         renamed = cases.rename(columns={side: f"{side}_infection_percent" for side in SIDES})
         tables.append(Table("infection", "Percentage of infection of every case", renamed))
     return tables

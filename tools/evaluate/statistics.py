@@ -53,6 +53,21 @@ def binary_metrics(truth: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     }
 
 
+def metrics_of_counts(tn: float, fp: float, fn: float, tp: float) -> list[float]:
+    """Return what :func:`binary_metrics` returns, from counts: quick enough for thousands."""
+
+    def share(part: float, whole: float) -> float:
+        return part / whole if whole else float("nan")
+
+    return [
+        share(tp + tn, tp + tn + fp + fn),
+        share(tp, tp + fp),
+        share(tp, tp + fn),
+        share(2 * tp, 2 * tp + fp + fn),
+        share(tn, tn + fp),
+    ]
+
+
 def class_metrics(
     truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]
 ) -> pd.DataFrame:
@@ -99,17 +114,22 @@ def cases_of(matrix: ArrayLike, labels: Sequence[str]) -> tuple[NDArray, NDArray
 
 
 def shown_percent(frame: pd.DataFrame, metrics: Sequence[str] = CLASS_METRICS) -> pd.DataFrame:
-    """Return a table of metrics with intervals as text in percent, like "98.92 ± 1.27"."""
-    shown = frame[[c for c in frame if not str(c).endswith("_interval") and c not in metrics]]
+    """Return a table of metrics with intervals as text in percent, like "98.92 ± 1.27".
+
+    Where there are ``METRIC_low`` and ``METRIC_high``, they follow in brackets.
+    """
+    own = {f"{metric}{end}" for metric in metrics for end in ("", "_interval", "_low", "_high")}
+    shown = frame[[c for c in frame if c not in own]]
     for metric in metrics:
-        shown = shown.assign(
-            **{
-                f"{metric} (%)": [
-                    plus_minus(100 * value, 100 * half)
-                    for value, half in zip(frame[metric], frame[f"{metric}_interval"], strict=True)
-                ]
-            }
-        )
+        texts = [
+            plus_minus(100 * value, 100 * half)
+            for value, half in zip(frame[metric], frame[f"{metric}_interval"], strict=True)
+        ]
+        if f"{metric}_low" in frame:
+            limits = 100 * frame[[f"{metric}_low", f"{metric}_high"]].to_numpy()
+            ends = [brackets(low, high, 1) for low, high in limits]
+            texts = [" ".join(filter(None, pair)) or None for pair in zip(texts, ends, strict=True)]
+        shown = shown.assign(**{f"{metric} (%)": texts})
     return shown
 
 
@@ -120,6 +140,19 @@ def plus_minus(value: float, spread: float, digits: int = 2) -> str | None:
     if np.isnan(spread):
         return f"{value:.{digits}f}"
     return f"{value:.{digits}f} ± {spread:.{digits}f}"
+
+
+def brackets(low: float, high: float, digits: int = 3) -> str | None:
+    """Return an interval as "[low, high]"; None for no interval."""
+    if np.isnan(low) or np.isnan(high):
+        return None
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def with_brackets(value: float, low: float, high: float, digits: int = 3) -> str | None:
+    """Return "value [low, high]"; without the interval where there is none; None for no value."""
+    text, limits = plus_minus(value, np.nan, digits), brackets(low, high, digits)
+    return f"{text} {limits}" if text and limits else text
 
 
 def over_groups(frame: pd.DataFrame, groups: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
@@ -148,12 +181,33 @@ def over_groups(frame: pd.DataFrame, groups: Sequence[str], metrics: Sequence[st
     return table.rename_axis("metric").reset_index()
 
 
+def with_limits(table: pd.DataFrame, limits: ArrayLike) -> pd.DataFrame:
+    """Add the columns ``low`` and ``high`` of 95 % intervals (rows, 2) behind the spread."""
+    low, high = np.asarray(limits, float).T
+    at = list(table).index("std") + 1 if "std" in table else len(table.columns)
+    table = table.copy()
+    table.insert(at, "low", low)
+    table.insert(at + 1, "high", high)
+    return table
+
+
 def shown_means(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
-    """Return a table of :func:`over_groups` with "mean ± std" as text."""
+    """Return a table of :func:`over_groups` with "mean ± std" and "[low, high]" as text."""
     pairs = zip(table["mean"], table["std"], strict=True)
     value = [plus_minus(mean, std, digits) for mean, std in pairs]
     shown = table.drop(columns=["mean", "std"])
     shown.insert(shown.columns.get_loc("n"), "mean ± std", value)
+    return shown_limits(shown, digits)
+
+
+def shown_limits(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """Return a table with ``low`` and ``high``, where it has them, as one column of text."""
+    if "low" not in table:
+        return table
+    limits = zip(table["low"], table["high"], strict=True)
+    shown = table.drop(columns=["low", "high"])
+    texts = [brackets(low, high, digits) for low, high in limits]
+    shown.insert(list(table).index("low"), "95 % interval", texts)
     return shown
 
 

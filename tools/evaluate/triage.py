@@ -11,15 +11,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from tools.evaluate.bootstrap import Figures, intervals, note
 from tools.evaluate.cases import check_masks, check_two_groups, read_datalist, trainings_of
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Picture, Report, Table
 from tools.evaluate.segmentation import PAIR, compare_cases
 from tools.evaluate.shares import OPTIONAL, severities
-from tools.evaluate.statistics import over_groups, shown_means
+from tools.evaluate.statistics import over_groups, shown_means, with_limits
 
 ALL_OTHERS = "all others"
 
@@ -61,15 +63,62 @@ def evaluate(frame: pd.DataFrame, positive: str) -> pd.DataFrame:
         row: dict[str, object] = {"training": training}
         row |= {f"AUC vs {name}": value for name, value in aucs.items()}
         positives = part[part["class"] == positive]
-        ranked = positives[["severity", "truth_severity"]].dropna()
+        ranked = positives[["severity", "truth_severity"]].dropna().to_numpy()
+        row["Spearman"] = np.nan
         # A correlation needs two different values on each side.
-        if len(ranked) > 1 and (ranked.nunique() > 1).all():
-            row["Spearman"] = float(stats.spearmanr(*ranked.to_numpy().T).statistic)
-        else:
-            row["Spearman"] = np.nan
+        if len(ranked) and (np.ptp(ranked, axis=0) > 0).all():
+            row["Spearman"] = float(stats.spearmanr(*ranked.T).statistic)
         row["Dice of positives"] = positives["dice"].mean()
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def summary(frame: pd.DataFrame, positive: str, resamples: int) -> pd.DataFrame:
+    """Return mean, standard deviation and interval over trainings of what `evaluate` returns.
+
+    Patients are drawn within their class.
+    """
+    each = evaluate(frame, positive).drop(columns="training")
+    limits = intervals(figures_of(frame, positive), frame["patient"], resamples, frame["class"])
+    return with_limits(over_groups(each, (), list(each)), limits)
+
+
+def figures_of(frame: pd.DataFrame, positive: str) -> Figures:
+    """Return the mean over trainings of `evaluate` as a function of rows, fast enough to redraw."""
+    columns = ("score", "severity", "truth_severity", "dice")
+    score, severity, truth_severity, dice = (frame[c].to_numpy(float) for c in columns)
+    classes = frame["class"].to_numpy()
+    others = sorted(set(classes) - {positive})
+    training = pd.factorize(frame["training"])[0]
+
+    def area(rows: NDArray[np.intp], ill: NDArray[np.bool_]) -> float:
+        # The area under the ROC curve is Mann and Whitney's U over all pairs.
+        n = int(ill.sum())
+        above = stats.rankdata(score[rows])[ill].sum() - n * (n + 1) / 2
+        return float(above / (n * (len(rows) - n)))
+
+    def of_one(rows: NDArray[np.intp]) -> list[float]:
+        ill = classes[rows] == positive
+        parts = [np.ones(len(rows), bool), *(ill | (classes[rows] == other) for other in others)]
+        areas = [
+            area(rows[part], ill[part]) if 0 < ill[part].sum() < part.sum() else np.nan
+            for part in parts
+        ]
+        sick = rows[ill]
+        known = sick[np.isfinite(severity[sick]) & np.isfinite(truth_severity[sick])]
+        pair = severity[known], truth_severity[known]
+        differs = len(known) and all(np.ptp(values) > 0 for values in pair)
+        spearman = np.corrcoef(*map(stats.rankdata, pair))[0, 1] if differs else np.nan
+        drawn = dice[sick][np.isfinite(dice[sick])]
+        return [*areas, float(spearman), float(drawn.mean()) if len(drawn) else np.nan]
+
+    def mean(rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        each = np.array([of_one(rows[training[rows] == t]) for t in np.unique(training[rows])])
+        known = np.isfinite(each)
+        sums = np.where(known, each, 0.0).sum(axis=0)
+        return np.where(known.any(axis=0), sums / np.maximum(known.sum(axis=0), 1), np.nan)
+
+    return mean
 
 
 def confusion(frame: pd.DataFrame, threshold: float, positive: str) -> pd.DataFrame:
@@ -155,16 +204,18 @@ def run(arguments: argparse.Namespace) -> Report:
         [
             f"ROC curves are over the {scored_by}; called positive from {threshold:g}. Spearman's "
             f"rank correlation of severity and Dice are over cases of class {positive}.",
+            *note(arguments.resamples),
         ],
-        items(frame, positive, threshold),
+        items(frame, positive, threshold, arguments.resamples),
     )
 
 
-def items(frame: pd.DataFrame, positive: str, threshold: float) -> list[Table | Picture]:
+def items(
+    frame: pd.DataFrame, positive: str, threshold: float, resamples: int
+) -> list[Table | Picture]:
     """Return tables and figures; those of single trainings show the first one."""
     each = evaluate(frame, positive)
-    metrics = [c for c in each if c != "training"]
-    mean = over_groups(each, (), metrics)
+    mean = summary(frame, positive, resamples)
     first = frame[frame["training"] == frame["training"].iloc[0]]
     columns: Sequence[str] = ("training", "case", "class", "score", "severity", "truth_severity")
     return [

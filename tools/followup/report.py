@@ -29,6 +29,8 @@ def build_follow_up_report(studies: StudySeries) -> Comprehensive3DSR:
     """
     follow_up, latest = studies.follow_up, studies.latest
     points = follow_up.time_points
+    # All groups of a report are tied to segments, or none is.
+    tied = all(set(point.lungs) <= set(point.regions) for point in points)
     manufacturer = ORIGIN.configuration.manufacturer
     content = MeasurementReport(
         observation_context=observation_context(ORIGIN),
@@ -36,7 +38,7 @@ def build_follow_up_report(studies: StudySeries) -> Comprehensive3DSR:
         title=dicom_codes.cid7021.ImagingMeasurementReport,
         imaging_measurements=list(
             chain.from_iterable(
-                time_point_groups(follow_up, index, ORIGIN.codes)
+                time_point_groups(follow_up, index, ORIGIN.codes, tied=tied)
                 for index in reversed(range(len(points)))
             )
         ),

@@ -99,22 +99,25 @@ def response_evaluations(
 
 
 def time_point_groups(
-    follow_up: FollowUp, index: int, private: PrivateCodes, tied: bool = True
+    follow_up: FollowUp, index: int, private: PrivateCodes, *, tied: bool = True
 ) -> list[Group]:
     """Measurement groups of a study that was measured in a segmentation or a report.
 
-    A group is tied to its segment (TID 1411) where the study's segmentation has one for it, unless
-    ``tied`` is false; otherwise it has no region (TID 1501) and its object is among the report's
-    evidence.
+    A group is tied to its segment (TID 1411) where the study's segmentation has one for it;
+    otherwise it has no region (TID 1501) and its object is among the report's evidence. Where the
+    report's other groups have no region, ``tied=False`` leaves it out here too: validators hold
+    all groups of a report against one template.
     """
     return [
-        _group(follow_up, index, lung, private, tied)
+        _group(follow_up, index, lung, private, tied=tied)
         for lung in LUNGS
         if lung in follow_up.time_points[index].lungs
     ]
 
 
-def _group(follow_up: FollowUp, index: int, lung: str, private: PrivateCodes, tied: bool) -> Group:
+def _group(
+    follow_up: FollowUp, index: int, lung: str, private: PrivateCodes, *, tied: bool
+) -> Group:
     point, kind = follow_up.time_points[index], KINDS[lung]
     instance = point.instance
     assert instance is not None
@@ -134,8 +137,8 @@ def _group(follow_up: FollowUp, index: int, lung: str, private: PrivateCodes, ti
         ],
         "qualitative_evaluations": response_evaluations(follow_up, index, lung, private),
     }
-    region = point.regions.get(lung)
-    if region is None or not tied:
+    region = point.regions.get(lung) if tied else None
+    if region is None:
         return MeasurementsAndQualitativeEvaluations(**content)
     segment = ReferencedSegment(
         sop_class_uid=region.segmentation.sop_class_uid,
@@ -150,9 +153,11 @@ def _change(follow_up: FollowUp, index: int, lung: str) -> Change | None:
     return follow_up.changes[index - 1][lung] if index > 0 else None
 
 
-def prior_groups(follow_up: FollowUp, private: PrivateCodes, tied: bool = True) -> list[Group]:
+def prior_groups(follow_up: FollowUp, private: PrivateCodes, *, tied: bool) -> list[Group]:
     """Return the groups of all studies but the last; see :func:`time_point_groups`."""
     indices = range(len(follow_up.time_points) - 1)
     return list(
-        chain.from_iterable(time_point_groups(follow_up, index, private, tied) for index in indices)
+        chain.from_iterable(
+            time_point_groups(follow_up, index, private, tied=tied) for index in indices
+        )
     )

@@ -175,8 +175,9 @@ class Pipeline:
         lesions: Lesions,
         slice_classes: SliceClasses | None,
     ) -> Findings:
-        # CT-0 is exactly no lesion.
-        bounds_percent = (0.0, *(100 * bound for bound in self.configuration.ct_class_bounds))
+        # CT-0 is exactly no lesion. 100 * 0.29 is a little less than 29, and a bound is a bound.
+        bounds = self.configuration.ct_class_bounds
+        bounds_percent = (0.0, *(round(100 * bound, 9) for bound in bounds))
         findings = assess_severity(segments, volume.voxel_volume_ml, bounds_percent)
         findings = replace(findings, slice_classes=slice_classes)
         if not self.configuration.identification:

@@ -115,10 +115,34 @@ def severity_score_percent(right_lung: Involvement, left_lung: Involvement) -> f
     return max(right_lung.lesion_share_percent, left_lung.lesion_share_percent)
 
 
+def ct_classes(scores: npt.ArrayLike, thresholds: Sequence[float]) -> npt.NDArray[np.intp]:
+    """Return the CT classes of severity scores as numbers, the indices of ``CATEGORIES``.
+
+    A score on a bound is of the lower class: "25 % or below" is CT-1 (MosMedData, CoRSAI 1). The
+    papers give 75 % to CT-3 ("50 to 75 %") and to CT-4 ("75 % and above"); here it is CT-3.
+
+    Parameters
+    ----------
+    scores : array of float
+        Severity scores of any shape.
+    thresholds : sequence of 4 floats
+        Ascending upper bounds (inclusive) of CT-0, CT-1, CT-2 and CT-3, in the scores' unit.
+
+    Raises
+    ------
+    ValueError
+        If the thresholds are not four ascending numbers.
+    """
+    thresholds = list(thresholds)
+    if len(thresholds) != len(CATEGORIES) - 1 or thresholds != sorted(thresholds):
+        raise ValueError(f"severity thresholds must be four ascending numbers, got {thresholds}")
+    return np.searchsorted(thresholds, np.asarray(scores, float), side="left")
+
+
 def severity_category(
     score_percent: float, thresholds_percent: Sequence[float] = DEFAULT_THRESHOLDS_PERCENT
 ) -> str:
-    """Return the CT category of a severity score.
+    """Return the CT category of a severity score, one of ``CATEGORIES``; see `ct_classes`.
 
     Parameters
     ----------
@@ -126,21 +150,8 @@ def severity_category(
         Severity score in percent of the lung.
     thresholds_percent : sequence of 4 floats
         Ascending upper bounds (inclusive) of CT-0, CT-1, CT-2 and CT-3, in percent.
-
-    Returns
-    -------
-    str
-        One of ``CATEGORIES``.
-
-    Raises
-    ------
-    ValueError
-        If the thresholds are not four ascending numbers.
     """
-    thresholds = list(thresholds_percent)
-    if len(thresholds) != len(CATEGORIES) - 1 or thresholds != sorted(thresholds):
-        raise ValueError(f"severity thresholds must be four ascending numbers, got {thresholds}")
-    return CATEGORIES[int(np.searchsorted(thresholds, score_percent, side="left"))]
+    return CATEGORIES[int(ct_classes(score_percent, thresholds_percent))]
 
 
 def assess_severity(

@@ -5,7 +5,14 @@ Applied Intelligence 52, 2022.
 """
 
 from .classifier import LesionClassifier, rank_boxes
-from .data import CLASSES, class_weights, find_studies, lesion_targets, read_slices
+from .data import (
+    CLASSES,
+    class_weights,
+    draw_images,
+    find_studies,
+    lesion_targets,
+    read_slices,
+)
 from .detector import copy_weights, mask_rcnn
 from .engine import (
     SliceInferer,
@@ -28,6 +35,7 @@ __all__ = [
     "class_weights",
     "collate",
     "copy_weights",
+    "draw_images",
     "find_studies",
     "held_out",
     "lesion_targets",

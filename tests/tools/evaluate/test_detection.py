@@ -87,6 +87,20 @@ def test_equals_the_summary_of_pycocotools(files: tuple[Path, Path], kind: str) 
         evaluation.stats[:3].tolist()
     )
     assert found["instances"].to_dict() == {"GGO": 6, "consolidation": 6, "all": 12}
+    assert (found["AP@0.5_low"] < found["AP@0.5"]).all()
+    assert (found["AP@0.5"] < found["AP@0.5_high"]).all()
+
+
+def test_images_of_a_patient_are_drawn_together(files: tuple[Path, Path]) -> None:
+    content = json.loads(files[0].read_text())
+    for image in content["images"]:
+        image["patient"] = "the only one"
+    files[0].write_text(json.dumps(content))
+    output = files[0].parent / "out"
+    assert main(["detection", *map(str, files), "--output", str(output)]) == 0
+    found = pd.read_csv(output / "average_precision.csv")
+    assert found["AP@0.5"].notna().all()
+    assert found[["AP@0.5_low", "AP@0.5_high"]].isna().all(axis=None)
 
 
 def test_no_detection_is_a_precision_of_nothing(files: tuple[Path, Path]) -> None:

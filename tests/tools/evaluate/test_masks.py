@@ -6,9 +6,17 @@ import nibabel
 import numpy as np
 import pytest
 from small_study import SmallStudy, small_study
+from validators import dcmqi_segmentation
 
+from ct_triage.followup_reading import read_header, read_time_point
 from tools.evaluate.masks import EvaluationError, MaskFile, on_common_grid, read_mask
 
+# Structure and side of the segments of a label map, from label 1 on.
+DCMQI_SEGMENTS = [
+    (("39607008", "Lung"), ("24028007", "Right")),
+    (("39607008", "Lung"), ("7771000", "Left")),
+    (("233604007", "Pneumonia"), None),
+]
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -103,3 +111,27 @@ def test_what_is_no_mask_is_refused_by_name(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"no mask at all" * 20)
     with pytest.raises(EvaluationError, match=f"{name}: cannot be read"):
         read_mask(MaskFile(tmp_path / name))
+
+
+def test_a_segmentation_by_dcmqi_is_read_as_the_same_voxels(tmp_path: Path) -> None:
+    study = small_study()
+    right, left, lesion = (study.masks[number] for number in (1, 2, 3))
+    # One label map: dcmqi takes a voxel for one segment only.
+    labels = np.where(lesion, 3, np.where(right, 1, 2 * left))
+    file = write_nifti(tmp_path / "labels.nii.gz", study, labels).file
+    (tmp_path / "ct").mkdir()
+    study.write_source(tmp_path / "ct")
+    seg = dcmqi_segmentation(file, tmp_path / "ct", DCMQI_SEGMENTS, tmp_path)
+    wanted = {"right lung": labels == 1, "left lung": labels == 2, "lesion": labels == 3}
+    for segment, mask in wanted.items():
+        truth = write_nifti(tmp_path / "truth.nii.gz", study, mask)
+        sources = [truth, MaskFile(seg)]
+        placed = on_common_grid([read_mask(source, segment) for source in sources], sources)
+        assert np.count_nonzero(mask)
+        np.testing.assert_array_equal(placed[0].array, placed[1].array)
+    # As a prior of a follow-up: its lungs leave out their lesions, which is found and told.
+    point = read_time_point(seg, read_header(seg))
+    assert point.notes
+    for lung, own in (("right_lung", right), ("left_lung", left)):
+        volume_ml = np.count_nonzero(own) * study.volume.voxel_volume_ml
+        assert point.lungs[lung].lung_volume_ml == pytest.approx(volume_ml, rel=1e-3)

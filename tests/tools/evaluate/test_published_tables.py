@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from tools.evaluate.classes import overall
 from tools.evaluate.statistics import (
@@ -101,6 +101,26 @@ def test_cascaded_table_7_is_not_of_one_set_of_slices() -> None:
     assert shares["DenseNet201 FPN"] == pytest.approx(0.261, abs=0.006)
     apart = [name for name, share in shares.items() if abs(share - 0.262) > 0.01]
     assert apart == ["ResNet18 UNet", "ResNet152 FPN", "DenseNet121 FPN"]
+
+
+# Tables 2 and 4: images, and how they are split: all, training, augmented, validation, test.
+TABLE_4_SPLITS = {"lung": [4616, 2955, 11820, 923, 738], "lesion": [3520, 2253, 9012, 563, 704]}
+
+
+def test_cascaded_table_4_adds_up_but_is_not_of_10_folds() -> None:
+    # Table 2: the three collections with lung masks.
+    assert TABLE_4_SPLITS["lung"][0] == 3520 + 829 + 267
+    for whole, training, augmented, validation, test in TABLE_4_SPLITS.values():
+        assert training + validation + test == whole
+        assert augmented == 4 * training
+        # 3.1: four fifths to train on, a fifth of these to validate on.
+        assert training == pytest.approx(0.8 * 0.8 * whole, abs=2)
+    # "20 % test": the columns of validation and test are exchanged for the lungs.
+    _, _, _, validation, test = TABLE_4_SPLITS["lung"]
+    assert validation == pytest.approx(0.2 * 4616, abs=1)
+    assert test == pytest.approx(0.2 * 0.8 * 4616, abs=1)
+    # 3.1 says 10 folds for lesions, which would test on 352 images; 704 are a fifth.
+    assert TABLE_4_SPLITS["lesion"][4] == 3520 / 5
 
 
 # Table 5 (N = 4616 slices) and table 6 (N = 3520): accuracy, IoU, Dice with intervals.
@@ -278,6 +298,34 @@ def test_mask_net_table_4_full_model_is_not_of_one_confusion_matrix() -> None:
     }
     assert called["only S"] == pytest.approx(1, abs=0.001)
     assert called["full"] == pytest.approx(0.985, abs=0.001)
+
+
+# Table 7: the same of the 58782 images that were left out of training; class sizes unprinted.
+TABLE_7_MASK_NET = {
+    "only S": ([79.21, 70.12, 85.73], 78.56),
+    "S+BN": ([93.18, 90.68, 94.22], 93.89),
+    "full": ([81.14, 90.01, 94.00], 90.22),
+}
+
+
+def test_mask_net_table_7_is_of_no_class_sizes() -> None:
+    sensitivity = np.array([s for s, _ in TABLE_7_MASK_NET.values()])
+    accuracy = np.array([a for _, a in TABLE_7_MASK_NET.values()])
+    # The shares of the classes, and how far off the accuracies are with the best of them.
+    ones = np.ones((3, 1))
+    found = optimize.linprog(
+        [0, 0, 0, 1],
+        A_ub=np.block([[sensitivity, -ones], [-sensitivity, -ones]]),
+        b_ub=np.concatenate([accuracy, -accuracy]),
+        A_eq=[[1, 1, 1, 0]],
+        b_eq=[1],
+    )
+    assert found.x[3] == pytest.approx(0.956, abs=0.001)
+
+
+def test_mask_net_table_1_ratios_of_test_to_training() -> None:
+    assert pytest.approx(7.06, abs=0.005) == 21192 / 3000
+    assert pytest.approx(0.153, abs=0.001) == 100 / 650
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ct_triage.severity import CATEGORIES
+from ct_triage.severity import CATEGORIES, severity_category
 from tools.evaluate.__main__ import main
 from tools.evaluate.ct_classes import DEFAULT_BOUNDS, classify, fit_bounds
 from tools.evaluate.readers import accuracy_table, classification, panel_of, stratified_halves
@@ -139,7 +139,12 @@ def test_bounds_without_need_stay_near_the_default() -> None:
     shares = np.array([0, 0.1, 0.2, 0.3, 0.45, 0.55, 0.7, 0.8, 0.95])
     assert fit_bounds(shares, classify(shares)) == pytest.approx(DEFAULT_BOUNDS, abs=0.05)
     assert fit_bounds([0.0, 0.0], [0, 0]) == DEFAULT_BOUNDS
-    assert classify([0, 1e-9, 0.25, 0.5, 0.75, 1]).tolist() == [0, 1, 2, 3, 4, 4]
+
+
+def test_a_share_on_a_bound_is_of_the_class_that_the_application_gives_it() -> None:
+    shares = [0, 1e-9, 0.25, 0.26, 0.5, 0.51, 0.75, 0.76, 1]
+    assert classify(shares).tolist() == [0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert [CATEGORIES[n] for n in classify(shares)] == [severity_category(100 * s) for s in shares]
 
 
 def test_halves_hold_the_same_classes() -> None:

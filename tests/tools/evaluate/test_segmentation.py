@@ -79,7 +79,7 @@ def test_hd95_is_the_distance_of_the_borders_in_mm() -> None:
 def test_voxels_are_pooled_before_the_intervals() -> None:
     cases = pd.DataFrame(
         {"tp": [10, 0], "fp": [2, 3], "fn": [4, 0], "tn": [84, 97], "slices": [40, 60]}
-    )
+    ).assign(patient=["a", "b"])
     (row,) = pooled(cases).to_dict("records")
     assert row["dice"] == pytest.approx(20 / 29)
     assert row["iou"] == pytest.approx(10 / 19)
@@ -91,6 +91,7 @@ def test_voxels_are_pooled_before_the_intervals() -> None:
 def test_spread_is_that_of_folds_and_trainings() -> None:
     cases = pd.DataFrame(
         {
+            "patient": ["p", "q", "p", "q"],
             "training": ["a", "a", "b", "b"],
             "fold": ["1", "2", "1", "2"],
             "truth_ml": [1.0, 1.0, 1.0, 0.0],

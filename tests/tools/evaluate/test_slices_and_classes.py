@@ -61,14 +61,17 @@ def test_slices_command(tmp_path: Path) -> None:
     assert row["specificity"] == pytest.approx((~true & ~called).sum() / (~true).sum())
     assert row["precision"] == pytest.approx((true & called).sum() / called.sum())
     matrix = pd.read_csv(output / "severity_confusion.csv").set_index("truth")
-    # 50 % is CT-3, 14/16 CT-4, found as 11/16 CT-3, and a single voxel is no CT-0.
+    # 50 % is CT-2, 14/16 CT-4, found as 11/16 CT-3, and a single voxel is no CT-0.
     assert matrix.at["CT-1", "CT-1"] == 1
-    assert matrix.at["CT-3", "CT-3"] == 1
+    assert matrix.at["CT-2", "CT-2"] == 1
     assert matrix.at["CT-0", "CT-1"] == 1
     assert matrix.at["CT-4", "CT-3"] == 1
     assert matrix.to_numpy().sum() == 4
     infection = pd.read_csv(output / "infection.csv")
     assert infection["truth_infection_percent"][1] == pytest.approx(50)
+    overall = pd.read_csv(output / "severity_overall.csv").set_index("metric")
+    assert overall.at["overall accuracy", "mean"] == 0.5
+    assert overall.at["overall accuracy", "low"] < 0.5 < overall.at["overall accuracy", "high"]
 
 
 def test_a_reference_class_goes_before_the_masks_and_must_be_one(tmp_path: Path, capsys) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from dated_study import save, study_on
+from dated_study import CM3, LUNG, foreign_report, save, study_on
+from pydicom.sr.coding import Code
 from scipy.stats import mannwhitneyu, spearmanr
 from small_study import SmallStudy, small_study
 
@@ -142,6 +143,22 @@ def test_a_report_with_priors_gives_the_shares_of_its_own_study(tmp_path: Path) 
     expected = study.findings
     assert found.right == pytest.approx(expected.right_lung.lesion_share_percent, abs=1e-4)
     assert found.severity == pytest.approx(expected.severity_score_percent, abs=1e-4)
+
+
+def test_another_systems_report_gives_the_shares_of_its_volumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    lesion = Code("52988006", "SCT", "Lesion")
+    groups = [(LUNG, None, None, 4000.0, CM3), (lesion, LUNG, None, 500.0, CM3)]
+    file = save(foreign_report(study_on("20200301"), groups), tmp_path / "sr.dcm")
+    found = shares_of({"case": "a", "report": file}, "prediction")
+    assert found is not None
+    assert found.severity == pytest.approx(12.5)
+    assert np.isnan([found.right, found.left]).all()
+    save(foreign_report(study_on("20200301"), groups[:1]), file)
+    frame = pd.DataFrame({"case": ["a", "b"], "class": ["covid19", "normal"], "report": "sr.dcm"})
+    assert run(frame, tmp_path) == 2
+    assert "sr.dcm: tells no lesion shares: it has no meas" in capsys.readouterr().err
 
 
 def test_masks_give_dice_of_positives(tmp_path: Path) -> None:
