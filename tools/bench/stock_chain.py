@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.deploy.conditions import CountCondition
 from monai.deploy.core import AppContext, Application
 from monai.deploy.core.domain import Image
 from monai.deploy.core.io_type import IOType
@@ -39,7 +40,8 @@ class StockChain(Application):
 
     def compose(self) -> None:
         """Connect the operators as the SDK's examples do."""
-        load = DICOMDataLoaderOperator(self, input_folder=self.study, name="load")
+        once = CountCondition(self, 1)
+        load = DICOMDataLoaderOperator(self, once, input_folder=self.study, name="load")
         select = DICOMSeriesSelectorOperator(self, name="select")
         to_volume = DICOMSeriesToVolumeOperator(self, name="to_volume")
         self.add_flow(load, select, {("dicom_study_list", "dicom_study_list")})
