@@ -2,6 +2,7 @@
 # make test                  set up, run the tests (test-slow: the ones that take minutes)
 # make fuzz [INPUTS=10000]   damaged files and configurations against the readers
 # make audit                 licences, and known vulnerabilities where an index is reachable
+# make bench                 measure the application into docs/benchmarks (ten minutes, two cores)
 # make lint                  formatting, lint, types
 # make map [VARIANT=gpu] [BASE_IMAGE=image]
 #                            build the container image (a MONAI Application Package)
@@ -27,7 +28,10 @@ SHARED_DATA ?= ../shared/data
 BUNDLE ?= lung_segmentation
 TRAINING_DATA := $(CURDIR)/build/training_data
 
-.PHONY: demo test test-slow fuzz audit lint format map map-test train clean
+# The folder that a run of `make bench` writes.
+BENCHMARKS ?= docs/benchmarks
+
+.PHONY: demo test test-slow fuzz bench audit lint format map map-test train clean
 
 demo: $(READY) $(if $(filter $(PHANTOM),$(STUDY)),$(PHANTOM)/.made)
 	$(PYTHON) apps/ct_triage -i "$(STUDY)" -o "$(OUTPUT)"
@@ -40,6 +44,9 @@ test-slow: $(READY)
 
 fuzz: $(READY)
 	FUZZ_INPUTS=$(INPUTS) $(PYTEST) tests/fuzz
+
+bench: $(READY)
+	$(PYTHON) -m tools.bench --output $(BENCHMARKS)
 
 audit: $(READY)
 	$(PYTHON) -m tools.audit requirements.txt

@@ -113,3 +113,22 @@ def test_a_bundle_without_a_temperature_has_one(network: SliceNetwork, tmp_path:
     assert network.temperature == 1
     bundle = write_oracle_bundle(tmp_path / "warm", -400.0, temperature=2.5)
     assert SliceNetwork.load(bundle).temperature == 2.5
+
+
+@pytest.mark.parametrize("slice_mm", [0.5, 0.7, 1.0])
+def test_thin_slices_are_taken_together_and_stay_in_place(
+    network: SliceNetwork, slice_mm: float
+) -> None:
+    n_slices = round(60 / slice_mm)
+    truth = np.zeros((n_slices, 40, 40), bool)
+    truth[n_slices // 4 : n_slices // 2, 10:30, 8:24] = True
+    view = AxialView.of(_axial(np.where(truth, 200, -1000).astype(np.int16), (slice_mm, 2, 2)))
+
+    probabilities = network.probabilities(view)
+    mask = network.mask_on_view(probabilities, view)
+
+    assert len(probabilities) == 30
+    middle = np.arange(n_slices) + 0.5
+    centre = np.average(middle, weights=mask.sum((1, 2)))
+    assert centre == pytest.approx(np.average(middle, weights=truth.sum((1, 2))), abs=1.0)
+    assert mask.sum() == pytest.approx(truth.sum(), rel=0.1)

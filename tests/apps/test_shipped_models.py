@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ct_triage.pipeline import Pipeline
 from tools.phantom import Grid, Phantom, build_phantom, write_dicom_series
@@ -70,3 +71,25 @@ def test_a_healthy_patient_stays_under_one_percent(tmp_path: Path) -> None:
     _, findings = _run(SHARED_DATA / "covid_ct_md" / "normal001", tmp_path)
     assert findings["right_lung"]["lesion_share_percent"] < 1.0
     assert findings["left_lung"]["lesion_share_percent"] < 1.0
+
+
+@pytest.mark.slow
+def test_a_study_gives_the_same_result_again_and_nearly_so_with_other_threads(
+    phantom: Phantom, tmp_path: Path
+) -> None:
+    write_dicom_series(phantom, tmp_path / "study")
+    n_threads = torch.get_num_threads()
+    findings = {}
+    try:
+        for name, threads in (("one", 1), ("again", 1), ("two", 2)):
+            torch.set_num_threads(threads)
+            _, findings[name] = _run(tmp_path / "study", tmp_path / name)
+    finally:
+        torch.set_num_threads(n_threads)
+    for file in ("seg.dcm", "sr.dcm", "result.json"):
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
+    for lung in ("right_lung", "left_lung"):
+        one, two = findings["one"][lung], findings["two"][lung]
+        assert two["lung_volume_ml"] == pytest.approx(one["lung_volume_ml"], rel=1e-3)
+        # In percentage points.
+        assert two["lesion_share_percent"] == pytest.approx(one["lesion_share_percent"], abs=0.1)

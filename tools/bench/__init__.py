@@ -1,0 +1,1 @@
+"""What a run of the application costs, stage by stage and beside others."""
