@@ -158,7 +158,7 @@ def test_a_series_in_each_syntax_is_read(syntax: str, tmp_path: Path) -> None:
     study = small_study(spacing_mm=(10.0, 1.25, 0.8))
     n_slices, n_rows, n_columns = study.volume.voxels.shape
     slices, rows, columns = np.ogrid[:n_slices, :n_rows, :n_columns]
-    study.volume.voxels[:] = -900 + 10 * slices + 8 * rows + 4 * columns
+    study.volume.voxels[:] = -700 + 10 * slices + 8 * rows + 4 * columns
     (tmp_path / "plain").mkdir()
     (tmp_path / "coded").mkdir()
     for file in study.write_source(tmp_path / "plain"):

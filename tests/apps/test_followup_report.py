@@ -234,7 +234,8 @@ def test_every_group_of_an_identified_study_says_which_study_it_is_of(
     assert dciodvfy_errors(file) == []
     assert pixelmed_sr_errors(file) == []
     fhir = build_fhir(study.volume, report, study.origin)
-    assert [item["reference"] for item in fhir["result"]] == [f"#group-{n}" for n in range(1, 5)]
+    groups = [f"#group-{n}" for n in range(1, 5)]
+    assert [item["reference"] for item in fhir["result"]] == [*groups, "#evaluation-1"]
     assert read_time_point(file, read_header(file)).lungs.keys() == set(LUNGS)
 
 
