@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tools.phantom import Grid, Phantom, build_phantom
+from tools.phantom import Grid, Phantom, build_phantom, varied_phantom
+from tools.phantom.variation import draw_acquisition
 
 SHAPE = (40, 144, 144)
 SPACING = (7.5, 2.7, 2.7)
@@ -197,6 +198,64 @@ def test_a_grid_beside_the_patient_is_air() -> None:
     assert not phantom.lung.any()
 
 
+@pytest.fixture(scope="module")
+def scans() -> dict[str, Phantom]:
+    grid = Grid.axial((10, 96, 96), (26, 4, 4), slice_thickness_mm=2)
+    options = {
+        "plain": {},
+        "contrast": {"contrast_hu": 200.0},
+        "motion": {"motion_mm": 12.0},
+        "metal": {"metal": True},
+    }
+    return {n: build_phantom(grid, "normal", 3, noise_hu=0, **o) for n, o in options.items()}
+
+
+def test_contrast_medium_is_seen_in_the_blood_and_not_in_the_air(scans) -> None:
+    added = scans["contrast"].hu.astype(int) - scans["plain"].hu
+    assert 180 < np.percentile(added, 99.9) < 220
+    air = scans["plain"].hu < -700
+    assert abs(added[air]).mean() < 1
+
+
+def test_motion_blurs_and_moves_nothing_on_the_whole(scans) -> None:
+    plain, moved = (scans[n].hu.astype(float) for n in ("plain", "motion"))
+    sharpness = [np.abs(np.diff(hu, axis=2)).mean() for hu in (plain, moved)]
+    assert sharpness[1] < 0.95 * sharpness[0]
+    centres = [ndimage.center_of_mass(hu + 1000) for hu in (plain, moved)]
+    assert np.abs(np.subtract(*centres)).max() < 0.1
+
+
+def test_metal_lies_beside_the_spine_and_leaves_streaks(scans) -> None:
+    added = scans["metal"].hu.astype(int) - scans["plain"].hu
+    rods = scans["metal"].hu > 2000
+    assert rods.any()
+    x = scans["metal"].grid.to_patient(np.argwhere(rods))[:, 0]
+    assert {True, False} == set(x > 0)
+    met = rods.any((1, 2))
+    assert not added[~met].any()
+    assert np.abs(added[met]).mean() > 3
+
+
+def test_a_seed_draws_one_scanner_and_seeds_draw_many() -> None:
+    drawn = [draw_acquisition(seed) for seed in range(60)]
+    first, again = drawn[0], draw_acquisition(0)
+    np.testing.assert_array_equal(first.grid.affine, again.grid.affine)
+    assert (first.kernel, first.noise_hu) == (again.kernel, again.noise_hu)
+    thickness = [one.grid.thickness_mm for one in drawn]
+    assert 0.6 <= min(thickness) < 1 < 8 < max(thickness) <= 10
+    assert max(one.grid.shape[0] for one in drawn) <= 120
+    assert {one.kernel for one in drawn} == {"soft", "standard", "sharp"}
+    for name in ("contrast_hu", "motion_mm", "metal"):
+        assert 0 < sum(bool(getattr(one, name)) for one in drawn) < 30
+
+
+def test_a_varied_phantom_is_its_seeds_patient_on_its_seeds_scanner() -> None:
+    phantom = varied_phantom(7, "normal", pixel_mm=(6, 7), most_slices=12)
+    shape = draw_acquisition(7, (6, 7), 12).grid.shape
+    assert phantom.hu.shape == shape
+    assert phantom.lung.any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -206,6 +265,8 @@ def test_a_grid_beside_the_patient_is_air() -> None:
         ({"seed": -1}, "seed"),
         ({"kernel": "wet"}, "kernel"),
         ({"noise_hu": -3}, "noise"),
+        ({"contrast_hu": -3}, "contrast"),
+        ({"motion_mm": -3}, "motion"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict, word: str) -> None:

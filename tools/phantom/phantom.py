@@ -53,6 +53,9 @@ def build_phantom(
     *,
     kernel: str = "standard",
     noise_hu: float = 20.0,
+    contrast_hu: float = 0.0,
+    motion_mm: float = 0.0,
+    metal: bool = False,
 ) -> Phantom:
     """Draw a patient and a disease from a seed and scan them.
 
@@ -74,6 +77,12 @@ def build_phantom(
         Reconstruction kernel: soft, standard or sharp.
     noise_hu
         Noise in HU of a 2 mm section through 200 mm of water; 0 for none.
+    contrast_hu
+        What contrast medium adds to the blood, in HU.
+    motion_mm
+        How far the patient moves while a section is scanned.
+    metal
+        Whether rods stand beside the spine.
 
     Raises
     ------
@@ -84,7 +93,17 @@ def build_phantom(
         raise ValueError(f"seed must not be negative, got {seed}")
     patient = draw_patient(seed)
     illness = draw_disease(patient, disease, seed, severity)
-    image = scan(patient, illness, grid, seed=seed, kernel=kernel, noise_hu=noise_hu)
+    image = scan(
+        patient,
+        illness,
+        grid,
+        seed=seed,
+        kernel=kernel,
+        noise_hu=noise_hu,
+        contrast_hu=contrast_hu,
+        motion_mm=motion_mm,
+        metal=metal,
+    )
     return Phantom(
         grid=grid,
         hu=image.hu,

@@ -172,9 +172,15 @@ class Renderer:
     """Draws noiseless planes of a patient."""
 
     def __init__(
-        self, patient: Patient, disease: Disease, grid: Grid, affine: NDArray[np.float64]
+        self,
+        patient: Patient,
+        disease: Disease,
+        grid: Grid,
+        affine: NDArray[np.float64],
+        contrast_hu: float = 0.0,
     ) -> None:
         self._patient = patient
+        self._contrast = contrast_hu
         self._disease = disease
         self._prone = grid.patient_position.endswith("P")
         self._planes = planes = _Planes(affine, grid.shape[1:])
@@ -298,15 +304,17 @@ class Renderer:
         _blend(hu, inside * coverage(read(patient.paraspinal), width), 50 + 6 * grain)
         sheet = read(patient.diaphragm) - np.float32(1.5)
         _blend(hu, inside * coverage(np.abs(sheet) - np.float32(1.4), width), 52.0)
-        _blend(hu, coverage(read(patient.liver), width), 60 + 4 * grain)
-        _blend(hu, coverage(read(patient.spleen), width), 50 + 4 * grain)
+        organs = 0.25 * self._contrast
+        _blend(hu, coverage(read(patient.liver), width), 60 + organs + 4 * grain)
+        _blend(hu, coverage(read(patient.spleen), width), 50 + organs + 4 * grain)
         stomach = read(patient.stomach)
         _blend(hu, coverage(stomach, width), 36.0)
         up = y if self._prone else -y
         gas = np.maximum(stomach + np.float32(3), np.float32(38) - up)
         _blend(hu, coverage(gas, width), -960.0)
-        _blend(hu, coverage(read(patient.heart), width), 43.0 + 3 * grain)
-        _blend(hu, coverage(read(patient.blood), width), 42.0)
+        muscle = 43.0 + 0.7 * self._contrast
+        _blend(hu, coverage(read(patient.heart), width), muscle + 3 * grain)
+        _blend(hu, coverage(read(patient.blood), width), 42.0 + self._contrast)
         _blend(hu, coverage(gullet, width), 36.0)
 
         right = coverage(read(patient.lungs["right"]), width)
@@ -335,7 +343,7 @@ class Renderer:
         _blend(hu, lung, air)
         # Roots reach into the mediastinum, where blood on blood does no harm.
         shown = vessels * (hu < 40)
-        _blend(hu, shown, 44.0)
+        _blend(hu, shown, 44.0 + self._contrast)
         _blend(hu, nodules * lung, 35.0)
         _blend(hu, walls * lung * (hu < -50), -100.0)
         _blend(hu, lumina * lung, -960.0)

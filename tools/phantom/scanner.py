@@ -11,6 +11,7 @@ from scipy import ndimage
 from .anatomy import Patient
 from .grid import Grid
 from .lesions import Disease
+from .metal import with_rods
 from .render import Renderer
 from .shapes import Array
 
@@ -42,6 +43,9 @@ def scan(
     seed: int,
     kernel: str = "standard",
     noise_hu: float = 20.0,
+    contrast_hu: float = 0.0,
+    motion_mm: float = 0.0,
+    metal: bool = False,
 ) -> Scan:
     """Scan a patient.
 
@@ -57,22 +61,33 @@ def scan(
         One of `KERNELS`.
     noise_hu
         Standard deviation of the noise in a section of 200 mm of water, in HU.
+    contrast_hu
+        What contrast medium adds to the blood, in HU.
+    motion_mm
+        How far the patient moves while a section is scanned: contours are seen twice.
+    metal
+        Rods beside the spine, with streaks.
 
     Raises
     ------
     ValueError
-        On an unknown kernel or negative noise.
+        On an unknown kernel, negative noise, contrast or motion.
     """
     if kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
     if not noise_hu >= 0:
         raise ValueError(f"noise must not be negative, got {noise_hu}")
+    if not (contrast_hu >= 0 and motion_mm >= 0):
+        raise ValueError(
+            f"contrast and motion must not be negative, got {contrast_hu} and {motion_mm}"
+        )
     slices, rows, columns = grid.shape
     distance = grid.spacing_mm[0]
     per_slice = int(np.clip(np.ceil(grid.thickness_mm / _PLANE_STEP_MM - 0.01), 1, _MOST_PLANES))
     offsets = ((np.arange(per_slice) + 0.5) / per_slice - 0.5) * grid.thickness_mm / distance
     scale = np.diag([1 / s for s in patient.build.scale] + [1.0])
-    renderer = Renderer(patient, disease, grid, scale @ grid.affine)
+    canonical = scale @ grid.affine
+    renderer = Renderer(patient, disease, grid, canonical, contrast_hu)
     hu = np.empty(grid.shape, dtype=np.int16)
     masks = [np.empty(grid.shape, dtype=bool) for _ in range(4)]
     slab = max(1, _SLAB_VOXELS // (rows * columns * per_slice))
@@ -87,7 +102,10 @@ def scan(
         total /= per_slice
         shares /= per_slice
         for i in range(stop - start):
-            hu[start + i] = _acquire(total[i], grid, kernel, noise_hu, [seed, 3, start + i])
+            clean = _moved(total[i], grid, motion_mm, [seed, 5, start + i])
+            if metal:
+                clean = with_rods(clean, start + i, canonical, seed)
+            hu[start + i] = _acquire(clean, grid, kernel, noise_hu, [seed, 3, start + i])
         right, left, opaque, solid = shares
         both = right + left > 0.5
         masks[0][start:stop] = both & (right >= left)
@@ -95,6 +113,17 @@ def scan(
         masks[3][start:stop] = both & (solid > 0.5)
         masks[2][start:stop] = both & (opaque > 0.5) & ~masks[3][start:stop]
     return Scan(hu, *masks)
+
+
+def _moved(clean: Array, grid: Grid, motion_mm: float, seed: list[int]) -> Array:
+    """See a slice at both ends of a movement of its own direction."""
+    if motion_mm == 0:
+        return clean
+    angle = np.random.default_rng(seed).uniform(0, np.pi)
+    _, row_mm, column_mm = grid.spacing_mm
+    half = motion_mm / 2 * np.array([np.sin(angle) / row_mm, np.cos(angle) / column_mm])
+    ends = [ndimage.shift(clean, shift, order=1, mode="nearest") for shift in (half, -half)]
+    return (ends[0] + ends[1]) / 2
 
 
 def _acquire(
