@@ -221,9 +221,7 @@ def test_a_model_that_does_not_identify_is_refused(oracle_models: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not identify COVID-19; set models"):
         load_lesion_model(oracle_models, Configuration(identification=True))
     unknown = Configuration.model_validate({"models": {"lesions": "unknown"}})
-    with pytest.raises(
-        ConfigurationError, match="choose one of lesion_segmentation_2d, lesion_seg"
-    ):
+    with pytest.raises(ConfigurationError, match="choose one of lesion_segmentation_2d, les"):
         load_lesion_model(oracle_models, unknown)
 
 

@@ -11,9 +11,8 @@ What was done is written as metadata of the study, in Orthanc, when its results 
 nothing is lost or done twice when Orthanc or this process is killed. Orthanc announces a stable
 study only while it runs, and after a restart calls every study stable: so every study that was
 added to is looked at, after every connection all are, and each must have been left alone for a
-while. Instances that
-arrive later change the study's images, and it is run again. Results have UIDs derived from the
-images: storing them again after a kill in between replaces them.
+while. Instances that arrive later change the study's images, and it is run again. Results have
+UIDs derived from the images: storing them again after a kill in between replaces them.
 
 Failures are listed in STATE/failures.jsonl, once each. Neither that file nor the log holds patient
 data: a study is named by Orthanc's own identifier.
