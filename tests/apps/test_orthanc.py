@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -90,9 +90,10 @@ def test_results_come_back_bit_identical(
 class Worker:
     """The unattended script as a process."""
 
-    def __init__(self, orthanc: OrthancServer, folder: Path, models: Path) -> None:
+    def __init__(
+        self, orthanc: OrthancServer, folder: Path, application: Sequence[str | Path]
+    ) -> None:
         self.state = folder / "state"
-        application = [sys.executable, APP, "-i", "{input}", "-o", "{output}", "-m", models]
         options = ["--orthanc", orthanc.url, "--state", self.state]
         options += ["--poll", "0.5", "--quiet", "2"]
         command = [sys.executable, WORKER, *options, "--", *application]
@@ -130,7 +131,8 @@ class Worker:
 
 @pytest.fixture
 def worker(orthanc: OrthancServer, oracle_models: Path, tmp_path: Path) -> Iterator[Worker]:
-    worker = Worker(orthanc, tmp_path, oracle_models).start()
+    application = [sys.executable, APP, "-i", "{input}", "-o", "{output}", "-m", oracle_models]
+    worker = Worker(orthanc, tmp_path, application).start()
     yield worker
     worker.stop()
 
@@ -232,6 +234,28 @@ def test_a_slice_that_arrives_late_makes_a_broken_study_whole(
     _wait(worker, lambda: [r["exit_code"] for r in _records(orthanc).values()] == [0])
     (study,) = orthanc.get("/studies")
     assert _modalities(orthanc, study) == {"CT": len(files) + 1, "SEG": 1, "SR": 1}
+
+
+def test_a_restart_during_a_run_loses_no_study(
+    orthanc: OrthancServer, covid_phantom: Phantom, tmp_path: Path
+) -> None:
+    going_on = tmp_path / "going_on"
+    going_on.touch()
+    # As long as the file is there, a run takes; it ends as for a broken series.
+    wait = f"while [ -e {going_on} ]; do sleep 0.2; done; exit 4"
+    worker = Worker(orthanc, tmp_path, ["sh", "-c", wait]).start()
+    first, second = (
+        write_dicom_series(covid_phantom, tmp_path / name, patient_id=name) for name in "AB"
+    )
+    orthanc.c_store(first)
+    _wait(worker, lambda: bool(list(worker.state.glob("study-*/output"))))
+    # Killed before it is announced as stable, and back before the run ends.
+    orthanc.c_store(second[:5])
+    orthanc.kill()
+    orthanc.start()
+    going_on.unlink()
+    _wait(worker, lambda: len(_records(orthanc)) == 2)
+    worker.stop()
 
 
 def test_two_workers_do_not_share_a_folder(worker: Worker) -> None:

@@ -97,6 +97,7 @@ def browser() -> Iterator[webdriver.Chrome]:
     browser = webdriver.Chrome(options=options, service=Service(driver))
     browser.set_page_load_timeout(PATIENCE_SECONDS)
     browser.set_script_timeout(PATIENCE_SECONDS)
+    browser.command_executor.client_config.timeout = PATIENCE_SECONDS
     yield browser
     browser.quit()
 

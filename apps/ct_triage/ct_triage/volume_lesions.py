@@ -17,7 +17,7 @@ from ct_triage.network import BATCH_SLICES, AxialView, Region, SliceNetwork
 
 # As the bundles' own inference has it.
 WINDOW_OVERLAP = 0.25
-# What a network of 16 channels keeps of one window at a time stays below 1.5 GB.
+# The bundle's network, of 16 channels, takes 1.0 GB for one window.
 MAX_WINDOW_VOXELS = 160**3
 
 

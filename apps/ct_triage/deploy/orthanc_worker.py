@@ -9,10 +9,10 @@ A process of its own beside Orthanc, of Python's standard library only::
 
 What was done is written as metadata of the study, in Orthanc, when its results are stored: so
 nothing is lost or done twice when Orthanc or this process is killed. Orthanc announces a stable
-study only while it runs, and after a restart calls every study stable: so after every connection
-all studies are looked at once, and each must have been left alone for a while. Instances that
-arrive later change the study's images, and it is run again. Results have UIDs derived from the
-images: storing them again after a kill in between replaces them.
+study only while it runs, and after a restart calls every study stable: so every study that was
+added to is looked at, after every connection all are, and each must have been left alone for a
+while. Instances that arrive later change the study's images, and it is run again. Results have
+UIDs derived from the images: storing them again after a kill in between replaces them.
 
 Failures are listed in STATE/failures.jsonl, once each. Neither that file nor the log holds patient
 data: a study is named by Orthanc's own identifier.
@@ -148,9 +148,24 @@ class Worker:
             if changes["Last"] < last:
                 raise UnreachableError("its list of changes starts anew")
             last = changes["Last"]
-            waiting |= {c["ID"] for c in changes["Changes"] if c["ChangeType"] == "StableStudy"}
+            waiting.update(self._changed(changes["Changes"]))
             if changes["Done"]:
                 time.sleep(self.poll_seconds)
+
+    def _changed(self, changes: list[dict[str, Any]]) -> Iterator[str]:
+        """Yield the studies that became stable or were added to.
+
+        A study that was added to just before Orthanc was killed is never announced as stable, and
+        a restart during a long run of the application goes unnoticed.
+        """
+        for change in changes:
+            if change["ChangeType"] == "StableStudy":
+                yield change["ID"]
+            elif change["ChangeType"] == "NewInstance":
+                try:
+                    yield self.orthanc.get(f"/instances/{change['ID']}/study")["ID"]
+                except KeyError:
+                    logger.info("%s was deleted meanwhile", change["ID"])
 
     def _exists(self, study: str) -> bool:
         try:
