@@ -160,9 +160,9 @@ def _of_volumes(file: Path) -> Shares:
         lungs = read_time_point(file, read_header(file)).lungs
     except UnusablePriorError as error:
         raise EvaluationError(f"{file}: tells no lesion shares: {error}") from error
-    sides = [
+    right, left = (
         lungs[lung].lesion_share_percent if lung in lungs else np.nan
         for lung in ("right_lung", "left_lung")
-    ]
+    )
     both = lungs["both_lungs"].lesion_share_percent
-    return Shares(*sides, both if np.isnan(sides).any() else max(sides))
+    return Shares(right, left, both if np.isnan([right, left]).any() else max(right, left))
