@@ -2,11 +2,8 @@
 
 import json
 import logging
-import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +26,6 @@ from ct_triage.severity import Segments
 from ct_triage.volume import Volume
 from tools.phantom import Phantom, write_dicom_series
 
-APP = Path(__file__).parents[3] / "apps" / "ct_triage"
 # DICOM libraries warn of the oddities.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -73,48 +69,6 @@ def test_odd_study(
     for note, pattern in zip(volume.notes, odd.notes, strict=True):
         assert re.search(pattern, note)
         assert note in caplog.messages
-
-
-READ = """
-import resource, sys
-from pathlib import Path
-from ct_triage.reading import read_volume
-from ct_triage.series import find_series
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-volume = read_volume(find_series(Path(sys.argv[1])))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(volume.voxels.shape, len(volume.headers), int(volume.voxels.sum()), peak - before)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("n_slices", "size"), [(2000, 256), (40, 1024)])
-def test_many_or_large_slices_are_read_in_bounded_memory(
-    n_slices: int, size: int, pristine: Path, tmp_path: Path
-) -> None:
-    image = dcmread(files_of(pristine)[0])
-    image.Rows = image.Columns = size
-    image.PixelSpacing = [400 / size] * 2
-    image.PixelData = np.full((size, size), 1224, "<u2").tobytes()
-    uid = image.SOPInstanceUID
-    for index in range(n_slices):
-        image.ImagePositionPatient = [-200, -200, 320 / n_slices * index]
-        image.InstanceNumber = index + 1
-        image.SOPInstanceUID = f"{uid}.{index}"[-64:]
-        image.save_as(tmp_path / f"{index}.dcm")
-    done = subprocess.run(
-        [sys.executable, "-c", READ, tmp_path],
-        env={**os.environ, "PYTHONPATH": str(APP), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    *read, kib = done.stdout.replace("(", "").replace(")", "").replace(",", "").split()
-    hu = 1224 * image.RescaleSlope + image.RescaleIntercept
-    voxels = n_slices * size * size
-    assert list(map(int, read)) == [n_slices, size, size, n_slices, int(voxels * hu)]
-    # The volume itself, in two bytes a voxel, and less than as much again beside it.
-    assert int(kib) < 2 * (2 * voxels) / 1024 + 50_000
 
 
 @pytest.mark.parametrize("name", ["two_kernels", "no_frame_of_reference"])
