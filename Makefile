@@ -1,6 +1,6 @@
 # make demo [STUDY=folder]   set up, run the application, print the findings
 # make test                  set up, run the tests (test-slow: the ones that take minutes)
-# make fuzz [INPUTS=10000]   damaged files and configurations against the readers
+# make fuzz [INPUTS=1120]    10 000 damaged files and settings, so many a target, against the readers
 # make audit                 licences, and known vulnerabilities where an index is reachable
 # make bench                 measure the application into docs/benchmarks (ten minutes, two cores)
 # make lint                  formatting, lint, types
@@ -19,7 +19,7 @@ OUTPUT ?= build/demo/result
 TEST_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(TEST_JOBS)
 
-INPUTS ?= 10000
+INPUTS ?= 1120
 
 VARIANT ?= cpu
 BASE_IMAGE ?=

@@ -9,7 +9,7 @@ from types import FrameType
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Few in the tests, 10 000 in `make fuzz`.
+# Few in the tests; `make fuzz` gives the nine targets 10 000 together.
 settings.register_profile(
     "fuzz",
     max_examples=int(os.environ.get("FUZZ_INPUTS", "60")),

@@ -162,7 +162,10 @@ def summary(cases: pd.DataFrame, resamples: int = 0) -> pd.DataFrame:
     """
     groups = spread_groups(cases)
     parts = []
-    for name, part in (("all", cases), ("truth not empty", cases[cases["truth_ml"] > 0])):
+    ill = cases[cases["truth_ml"] > 0]
+    # Said once where all cases have lesions, or none has.
+    some = [("truth not empty", ill)] if 0 < len(ill) < len(cases) else []
+    for name, part in [("all", cases), *some]:
         if len(part):
             figures = group_means(part[list(METRICS)], [part[g] for g in groups])
             limits = intervals(figures, part["patient"], resamples)

@@ -196,7 +196,7 @@ def shown_means(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     pairs = zip(table["mean"], table["std"], strict=True)
     value = [plus_minus(mean, std, digits) for mean, std in pairs]
     shown = table.drop(columns=["mean", "std"])
-    shown.insert(shown.columns.get_loc("n"), "mean ± std", value)
+    shown.insert(list(table).index("mean"), "mean ± std", value)
     return shown_limits(shown, digits)
 
 
