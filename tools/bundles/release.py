@@ -14,6 +14,9 @@ WEIGHTS, TORCHSCRIPT, SUMS = "model.pt", "model.ts", "SHA256SUMS"
 def release(bundle: Path, checkpoint: Path) -> list[Path]:
     """Write ``models/model.pt``, ``models/model.ts`` and ``models/SHA256SUMS``.
 
+    ``model.pt`` holds half precision, which a network takes back into its own single precision
+    when it loads the state; ``model.ts`` holds the same values in single precision.
+
     Parameters
     ----------
     bundle : Path
@@ -26,10 +29,9 @@ def release(bundle: Path, checkpoint: Path) -> list[Path]:
     FileNotFoundError
         If there is no such checkpoint.
     """
-    state = _state(checkpoint)
     models = bundle / "models"
     models.mkdir(exist_ok=True)
-    torch.save(state, models / WEIGHTS)
+    torch.save(_halved(_state(checkpoint)), models / WEIGHTS)
     ckpt_export(
         net_id="network_def",
         filepath=str(models / TORCHSCRIPT),
@@ -56,13 +58,19 @@ def release_member(bundle: Path, checkpoint: Path, name: str) -> list[Path]:
     """
     models = bundle / "models"
     models.mkdir(exist_ok=True)
-    # Statistics of normalization layers are few and can be too large for half precision.
-    state = {
-        key: value.half() if value.is_floating_point() and value.ndim > 1 else value
-        for key, value in _state(checkpoint).items()
-    }
-    torch.save(state, models / f"{name}.pt")
+    torch.save(_halved(_state(checkpoint)), models / f"{name}.pt")
     return [models / f"{name}.pt", _write_sums(models, sorted(models.glob("*.pt")))]
+
+
+def _halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Store weights in half precision.
+
+    Statistics of normalization layers are few and can be too large for it.
+    """
+    return {
+        key: value.half() if value.is_floating_point() and value.ndim > 1 else value
+        for key, value in state.items()
+    }
 
 
 def _state(checkpoint: Path) -> dict[str, torch.Tensor]:
