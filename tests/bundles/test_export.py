@@ -29,7 +29,7 @@ VOTES = "members are files of their own, merged by Python code"
 NO_TORCHSCRIPT = {"lesion_ensemble": VOTES}
 NO_ONNX = {
     "lesion_ensemble": VOTES,
-    "multitask_triage": "ONNX has no adaptive pooling of open sizes",
+    "multitask_triage": "its two outputs are not compared yet",
     "mask_rcnn_classifier": "traced region proposals hold for one number of slices",
 }
 # What metadata.json describes, where it is a part of what inference runs.

@@ -97,6 +97,14 @@ def test_pyramid_holds_the_maximum_of_every_part_of_the_study() -> None:
     assert torch.equal(vector, torch.stack(expected))
 
 
+def test_pyramid_pools_as_pytorch_does_where_bins_do_not_divide_evenly() -> None:
+    features = torch.randn(7, 2, 13, 9)
+    pool = package.PyramidMaxPool(levels=3, in_plane=True)
+    vector = pool(pool.of_slices(features)[None])[0]
+    finest = torch.nn.functional.adaptive_max_pool3d(features.transpose(0, 1)[None], 4)
+    assert torch.equal(vector[: finest.numel()], finest.flatten())
+
+
 def test_pyramid_along_the_slices_alone() -> None:
     features = torch.arange(8.0).reshape(8, 1, 1, 1) * torch.ones(1, 1, 5, 7)
     pool = package.PyramidMaxPool(levels=4, in_plane=False)

@@ -16,6 +16,9 @@ WEIGHTS, TORCHSCRIPT, SUMS = "model.pt", "model.ts", "SHA256SUMS"
 def release(bundle: Path, checkpoint: Path) -> list[Path]:
     """Write ``models/model.pt``, ``models/model.ts`` and ``models/SHA256SUMS``.
 
+    ``model.pt`` holds half precision, which a network takes back into its own single precision
+    when it loads the state; ``model.ts`` holds the same values in single precision.
+
     Parameters
     ----------
     bundle : Path
@@ -28,10 +31,9 @@ def release(bundle: Path, checkpoint: Path) -> list[Path]:
     FileNotFoundError
         If there is no such checkpoint.
     """
-    state = _state(checkpoint)
     models = bundle / "models"
     models.mkdir(exist_ok=True)
-    torch.save(state, models / WEIGHTS)
+    torch.save(_halved(_state(checkpoint)), models / WEIGHTS)
     ckpt_export(
         net_id="network_def",
         filepath=str(models / TORCHSCRIPT),
@@ -93,10 +95,8 @@ def _scripted(network: torch.nn.Module) -> torch.jit.ScriptModule:
     with torch.inference_mode():
         # A trace may hold for one size only.
         torch.testing.assert_close(scripted(other), network(other), rtol=1e-3, atol=1e-3)
-    # Statistics of normalization layers are few and can be too large for half precision.
     for tensor in (*scripted.parameters(), *scripted.buffers()):
-        if tensor.is_floating_point() and tensor.ndim > 1:
-            tensor.data = tensor.data.half()
+        tensor.data = _half(tensor.data)
     return scripted
 
 
@@ -110,6 +110,14 @@ def _save_torchscript(scripted: torch.jit.ScriptModule, file: Path, bundle: Path
         meta_values=json.loads((configs / "metadata.json").read_text()),
         more_extra_files={"inference.json": (configs / "inference.json").read_bytes()},
     )
+
+
+def _half(tensor: torch.Tensor) -> torch.Tensor:
+    """Store weights in half precision.
+
+    Statistics of normalization layers are few and can be too large for it.
+    """
+    return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
 
 
 def _state(checkpoint: Path) -> dict[str, torch.Tensor]:

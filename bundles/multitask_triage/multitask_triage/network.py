@@ -83,7 +83,7 @@ class MultitaskTriage(nn.Module):
             Lesion logits (studies * slices, 1, rows, columns) and COVID-19 logits (studies, 1).
         """
         # Batch normalisation is trained on all slices at once.
-        chunk = slices.shape[0] if self.training else self.chunk_slices
+        chunk = slices.shape[0] if _all_at_once(self.training) else self.chunk_slices
         lesions: list[torch.Tensor] = []
         descriptors: list[torch.Tensor] = []
         for start in range(0, slices.shape[0], chunk):
@@ -144,11 +144,16 @@ class SliceClassifier(nn.Module):
 
     def forward(self, slices: torch.Tensor, studies: int = 1) -> torch.Tensor:
         """Identify; as in `MultitaskTriage.forward`, without the lesions."""
-        chunk = slices.shape[0] if self.training else self.chunk_slices
+        chunk = slices.shape[0] if _all_at_once(self.training) else self.chunk_slices
         vectors: list[torch.Tensor] = []
         for start in range(0, slices.shape[0], chunk):
             vectors.append(self.encoder(slices[start : start + chunk]))
         return self.identification(torch.cat(vectors)[:, :, None, None], studies)
+
+
+def _all_at_once(training: bool) -> bool:
+    """Tell whether all slices go through the network together: an exported trace has no loop."""
+    return training or torch.jit.is_tracing()
 
 
 class LesionMap(nn.Module):

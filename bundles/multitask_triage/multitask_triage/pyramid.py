@@ -39,7 +39,8 @@ class PyramidMaxPool(nn.Module):
 
     def of_slices(self, features: torch.Tensor) -> torch.Tensor:
         """Reduce (slices, channels, rows, columns) to (slices, channels, bins, bins)."""
-        return F.adaptive_max_pool2d(features, [self.plane_bins, self.plane_bins])
+        rows = _maxima(features, 2, self.plane_bins)
+        return _maxima(rows, 3, self.plane_bins)
 
     def forward(self, descriptors: torch.Tensor) -> torch.Tensor:
         """Pool what `of_slices` gave for whole studies.
@@ -55,14 +56,26 @@ class PyramidMaxPool(nn.Module):
         torch.Tensor
             (studies, ``length(channels)``), the finest level first.
         """
-        size = [self.bins, self.plane_bins, self.plane_bins]
-        level = F.adaptive_max_pool3d(descriptors.transpose(1, 2), size)
+        level = _maxima(descriptors, 1, self.bins).transpose(1, 2)
         vectors = [level.flatten(1)]
         window = [2, min(2, self.plane_bins), min(2, self.plane_bins)]
         for _ in range(self.levels - 1):
             level = F.max_pool3d(level, window)
             vectors.append(level.flatten(1))
         return torch.cat(vectors, dim=1)
+
+
+def _maxima(values: torch.Tensor, axis: int, bins: int) -> torch.Tensor:
+    """Divide an axis into bins that cover it, overlapping where it cannot be divided evenly.
+
+    As PyTorch's adaptive max-pooling, which ONNX cannot express for sizes that are left open.
+    """
+    size = values.shape[axis]
+    parts: list[torch.Tensor] = []
+    for part in range(bins):
+        first, end = part * size // bins, ((part + 1) * size + bins - 1) // bins
+        parts.append(values.narrow(axis, first, end - first).amax(axis, keepdim=True))
+    return torch.cat(parts, axis)
 
 
 class IdentificationHead(nn.Module):
