@@ -33,7 +33,8 @@ def release(bundle: Path, checkpoint: Path) -> list[Path]:
     """
     models = bundle / "models"
     models.mkdir(exist_ok=True)
-    torch.save(_halved(_state(checkpoint)), models / WEIGHTS)
+    state = {key: _half(value) for key, value in _state(checkpoint).items()}
+    torch.save(state, models / WEIGHTS)
     ckpt_export(
         net_id="network_def",
         filepath=str(models / TORCHSCRIPT),
