@@ -289,7 +289,13 @@ def test_a_report_without_segments_ties_no_prior_to_its_own(
     save(made, tmp_path / "priors" / "prior.dcm")
     follow_up = _follow_up(tmp_path / "priors", study)
     report = build_report(
-        study.volume, study.segments, None, study.findings, study.origin, follow_up
+        study.volume,
+        study.segments,
+        None,
+        study.findings,
+        study.quality,
+        study.origin,
+        follow_up,
     )
     file = save(report, tmp_path / "sr.dcm")
     assert dciodvfy_errors(file) == []
