@@ -170,6 +170,7 @@ def test_folds_of_a_shipped_bundle(tmp_path: Path) -> None:
         patients=None,
         set=[["max_epochs", "1"], ["val_interval", "1"]],
         pictures=1,
+        resamples=100,
         quiet=True,
         output=tmp_path / "out",
     )
