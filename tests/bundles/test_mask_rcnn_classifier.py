@@ -15,6 +15,7 @@ from bundle_commands import (
     printed_losses,
     run_configs,
 )
+from monai.bundle import ConfigParser
 from torchvision.models.detection._utils import BoxCoder
 
 from tools.datasets.diagnosed import write_opacities
@@ -103,6 +104,22 @@ def test_the_detector_has_the_hyperparameters_of_table_2() -> None:
     target = package.lesion_targets({"opacity": opacity}, smallest=4)["target"]
     five = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"}
     assert set(detector([image], [target])) == five
+
+
+def test_the_short_recipe_changes_what_the_detector_learns_from_and_no_weight() -> None:
+    detectors = []
+    for names in (["train"], ["train", "variants/cpu"], ["inference"]):
+        parser = ConfigParser()
+        parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in names])
+        parser["bundle_root"] = str(BUNDLE)
+        detectors.append(parser.get_parsed_content("detector"))
+    paper, short, inference = detectors
+    overlaps = [d.rpn.proposal_matcher.high_threshold for d in detectors]
+    assert overlaps[:2] == [0.75, 0.5]
+    assert [d.roi_heads.proposal_matcher.high_threshold for d in detectors] == overlaps
+    assert paper.roi_heads.fg_bg_sampler.batch_size_per_image == 256
+    assert short.roi_heads.fg_bg_sampler.batch_size_per_image == 64
+    inference.load_state_dict(short.state_dict())
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -196,6 +196,38 @@ def test_a_study_teaches_one_head_and_identification_weighs_a_tenth() -> None:
     assert pred["identification"].grad[0] == 0
 
 
+def test_the_dice_of_short_trainings_is_of_lesions_alone() -> None:
+    pred = {
+        "lesion": torch.tensor([[40.0, 40.0, -40.0, -40.0], [40.0, 40.0, 40.0, 40.0]]),
+        "identification": torch.zeros(2, 1),
+    }
+    label = {
+        "lesion": torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]),
+        "covid19": torch.tensor([-1, 1]),
+        "supervises_lesion": torch.tensor([1, 0]),
+    }
+    for part in (pred, label):
+        part["lesion"] = part["lesion"].reshape(2, 1, 1, 1, 4)
+    plain = package.MultitaskLoss()(pred, label)
+    with_dice = package.MultitaskLoss(dice_weight=2.0)(pred, label)
+    assert float(with_dice - plain) == pytest.approx(2 * 0.5, abs=1e-4)
+    label["supervises_lesion"][0] = 0
+    label["covid19"][0] = 0
+    assert package.MultitaskLoss(dice_weight=2.0)(pred, label).isfinite()
+
+
+def test_the_first_stage_draws_lesions_alone(folder: Path) -> None:
+    parser = ConfigParser()
+    names = ("train", "variants/lesions_first")
+    parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in names])
+    parser.update({"bundle_root": str(BUNDLE), "dataset_dir": str(folder), "held_out": ["p0-*"]})
+    cases = parser.get_parsed_content("training_cases")
+    weights = parser.get_parsed_content("train#sampler#weights")
+    teaches = [case["supervises_lesion"] for case in cases]
+    assert [weight > 0 for weight in weights] == [bool(flag) for flag in teaches]
+    assert set(teaches) == {0, 1}
+
+
 def test_half_of_the_samples_teach_either_head(folder: Path) -> None:
     studies = package.find_studies(folder)
     samples = package.training_samples(studies, ["p0-*"], ["covid19", "normal"], {})

@@ -45,6 +45,8 @@ def mask_rcnn(
     anchor_sizes: Sequence[int] = (4, 8, 16, 32),
     aspect_ratios: Sequence[float] = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0),
     proposals: int = 1000,
+    foreground_iou: float = 0.75,
+    regions: int = 256,
 ) -> MaskRCNN:
     """Build torchvision's Mask R-CNN with the paper's hyperparameters for slices of one channel.
 
@@ -61,8 +63,15 @@ def mask_rcnn(
     anchor_sizes, aspect_ratios
         Anchors at each place of each level (table 2: 2^2 to 2^5, six "scales").
     proposals
-        Regions a slice that the region proposal network passes on. Their pooling is most of the
-        work, above all in training the classifier.
+        Regions a slice that the region proposal network passes on, of twice as many on each
+        level before overlapping ones are dropped. Their pooling is most of the work, above all in
+        training the classifier.
+    foreground_iou
+        Overlap with a lesion that makes an anchor or region one in training (0.75 in the paper). A
+        backbone that starts from random weights meets few regions above a high one.
+    regions
+        Regions a slice that the box branch learns from, at most a quarter of them lesions; only
+        those go through the mask branch, which is most of the work of training (256 in the paper).
     """
     body = resnet_fpn_backbone(
         backbone_name=backbone,
@@ -86,17 +95,19 @@ def mask_rcnn(
             (tuple(anchor_sizes),) * levels, (tuple(aspect_ratios),) * levels
         ),
         rpn_nms_thresh=0.75,
-        rpn_fg_iou_thresh=0.75,
+        rpn_fg_iou_thresh=foreground_iou,
         rpn_batch_size_per_image=256,
+        rpn_pre_nms_top_n_train=2 * proposals,
+        rpn_pre_nms_top_n_test=2 * proposals,
         rpn_post_nms_top_n_train=proposals,
         rpn_post_nms_top_n_test=proposals,
         box_roi_pool=MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
         box_head=TwoMLPHead(channels * 7 * 7, box_features),
         box_predictor=FastRCNNPredictor(box_features, LESION_CLASSES),
         box_nms_thresh=0.25,
-        box_fg_iou_thresh=0.75,
-        box_bg_iou_thresh=0.75,
-        box_batch_size_per_image=256,
+        box_fg_iou_thresh=foreground_iou,
+        box_bg_iou_thresh=foreground_iou,
+        box_batch_size_per_image=regions,
         box_score_thresh=0.05,
         box_detections_per_img=100,
         mask_roi_pool=MultiScaleRoIAlign(names, output_size=14, sampling_ratio=2),
