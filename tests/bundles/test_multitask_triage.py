@@ -228,6 +228,24 @@ def test_the_first_stage_draws_lesions_alone(folder: Path) -> None:
     assert set(teaches) == {0, 1}
 
 
+def test_the_identification_head_can_learn_alone() -> None:
+    parser = ConfigParser()
+    names = ("train", "variants/identification_only")
+    parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in names])
+    parser["bundle_root"] = str(BUNDLE)
+    network = parser.get_parsed_content("network_def").train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    lesion, identification = network(torch.rand(4, 1, 64, 64), studies=2)
+    assert not lesion.requires_grad
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1.0)
+    identification.sum().backward()
+    optimizer.step()
+    after = network.state_dict()
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("identification.layers") for name in changed)
+
+
 def test_half_of_the_samples_teach_either_head(folder: Path) -> None:
     studies = package.find_studies(folder)
     samples = package.training_samples(studies, ["p0-*"], ["covid19", "normal"], {})

@@ -26,6 +26,8 @@ class MultitaskTriage(nn.Module):
     chunk_slices
         Slices that go through the U-Net together in inference; bounds memory and changes no
         result.
+    identification_only
+        Whether only the identification head learns; the U-Net then stays in evaluation mode.
 
     Raises
     ------
@@ -41,6 +43,7 @@ class MultitaskTriage(nn.Module):
         hidden: int = 128,
         dropout: float = 0.5,
         chunk_slices: int = 16,
+        identification_only: bool = False,
     ) -> None:
         super().__init__()
         depth = len(unet.filters)
@@ -65,6 +68,18 @@ class MultitaskTriage(nn.Module):
         self.divisor = 2 ** (depth - 1)
         self.step = 2 ** (self.level - 1)
         self.chunk_slices = chunk_slices
+        self.identification_only = identification_only
+        if identification_only:
+            self.requires_grad_(False)
+            self.identification.requires_grad_(True)
+
+    @torch.jit.unused
+    def train(self, mode: bool = True) -> MultitaskTriage:
+        """Switch what learns."""
+        super().train(mode and not self.identification_only)
+        self.training = mode
+        self.identification.train(mode)
+        return self
 
     def forward(self, slices: torch.Tensor, studies: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """Segment and identify.
