@@ -7,6 +7,7 @@
 # make map [VARIANT=gpu] [BASE_IMAGE=image]
 #                            build the container image (a MONAI Application Package)
 # make map-test              test the image that `make map` built, and the Orthanc worker at length
+# make model-table           measure the bundles into README.md's table (15 minutes, two cores)
 # make train BUNDLE=name     train a bundle again from the collections in SHARED_DATA
 
 PYTHON3 ?= $(shell command -v python3.11 || command -v python3)
@@ -31,7 +32,7 @@ TRAINING_DATA := $(CURDIR)/build/training_data
 # The folder that a run of `make bench` writes.
 BENCHMARKS ?= docs/benchmarks
 
-.PHONY: demo test test-slow fuzz bench audit lint format map map-test train clean
+.PHONY: demo test test-slow fuzz bench model-table audit lint format map map-test train clean
 
 demo: $(READY) $(if $(filter $(PHANTOM),$(STUDY)),$(PHANTOM)/.made)
 	$(PYTHON) apps/ct_triage -i "$(STUDY)" -o "$(OUTPUT)"
@@ -47,6 +48,9 @@ fuzz: $(READY)
 
 bench: $(READY)
 	$(PYTHON) -m tools.bench --output $(BENCHMARKS)
+
+model-table: $(READY) $(TRAINING_DATA)/.made
+	$(PYTHON) -m tools.model_table --tree $(TRAINING_DATA)
 
 audit: $(READY)
 	$(PYTHON) -m tools.audit requirements.txt

@@ -15,6 +15,36 @@ import numpy as np
 BUNDLES_FOLDER = Path(__file__).parents[2] / "bundles"
 BUNDLE_NAMES = sorted(path.parents[1].name for path in BUNDLES_FOLDER.glob("*/configs/train.json"))
 SEEDS = {"tiny-1": 11, "tiny-2": 12, "tiny-3": 13}
+# What makes training quick on small phantoms, a few studies and steps in coarse pixels.
+_SLICES = {
+    "spacing_mm": [5.6, 5.6],
+    "train#slice_size": [64, 64],
+    "train#slices_per_patient": 1,
+}
+SMALL_TRAINING: dict[str, dict[str, Any]] = {
+    "lung_segmentation": _SLICES,
+    "lesion_segmentation_2d": _SLICES,
+    "lesion_segmentation_3d": {
+        "spacing_mm": [6.0, 6.0, 6.0],
+        "train#patch_size": [32, 32, 32],
+        "window_size": [64, 64, 64],
+    },
+    "lesion_ensemble": {**_SLICES, "spacing_mm": [5.6, 5.6, 5.6]},
+    "multitask_triage": {
+        "spacing_mm": [5.6, 5.6],
+        "crop_margin": [1, 1, 0],
+        "train#slice_size": [64, 64],
+        "train#slices_per_study": 6,
+        "train#samples_per_epoch": 8,
+    },
+    "mask_rcnn_classifier": {
+        "spacing_mm": [5.6, 5.6],
+        "slice_size": [64, 64],
+        "smallest_lesion": 4,
+        "train#slices_per_epoch": 8,
+        "train#slices_per_batch": 4,
+    },
+}
 
 
 def monai_command(

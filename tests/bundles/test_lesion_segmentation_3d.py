@@ -4,8 +4,10 @@ import csv
 import subprocess
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+import torch
 from bundle_commands import (
     BUNDLES_FOLDER,
     assert_refused_in_one_line,
@@ -14,6 +16,11 @@ from bundle_commands import (
     read_mask,
     run_configs,
 )
+from monai.bundle import ConfigParser
+
+from tools.bench.measure import cost_of
+from tools.model_table.__main__ import inference
+from tools.phantom import Phantom
 
 BUNDLE = BUNDLES_FOLDER / "lesion_segmentation_3d"
 # Coarse voxels and small patches keep the commands quick; all else is the bundle's own.
@@ -99,3 +106,27 @@ def test_inference_writes_masks_on_the_source_grid(
 def test_a_wrong_folder_is_named_in_one_line(configs: str, tmp_path: Path) -> None:
     done = run_configs(BUNDLE, configs, "--dataset_dir", tmp_path / "missing", cwd=tmp_path)
     assert_refused_in_one_line(done, str(tmp_path / "missing"))
+
+
+@pytest.mark.slow
+def test_a_whole_study_is_segmented_within_6_gb(
+    phantoms: dict[str, Phantom], tmp_path: Path
+) -> None:
+    """Run 300 slices of 512 x 512 pixels; untrained weights take what trained ones do."""
+    small = phantoms["tiny-1"].hu
+    places = [
+        np.arange(size) * have // size
+        for size, have in zip((300, 512, 512), small.shape, strict=True)
+    ]
+    hu = small[np.ix_(*places)].transpose(2, 1, 0)
+    (tmp_path / "studies").mkdir()
+    image = nibabel.Nifti1Image(hu, np.diag([-0.7, -0.7, 1.0, 1.0]))
+    nibabel.save(image, tmp_path / "studies" / "large_ct.nii.gz")
+    parser = ConfigParser(read_config(BUNDLE, "inference"))
+    torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "untrained.pt")
+    results = tmp_path / "results"
+    command = inference(BUNDLE, tmp_path / "studies", results)
+    cost = cost_of([*command, "--checkpoint", tmp_path / "untrained.pt"], tmp_path, 1)
+    assert read_mask(results / "large_ct_lesion.nii.gz")[0].shape == (512, 512, 300)
+    print(f"peak memory {cost.peak_gb:.2f} GB, {cost.cpu_s:.0f} s of CPU")
+    assert cost.peak_gb < 6

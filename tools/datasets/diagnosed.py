@@ -48,6 +48,7 @@ def write_diagnosed(
     lungs: Sequence[Path] = (),
     studies: int = 40,
     unseen_patients: Sequence[str] = UNSEEN_PATIENTS,
+    first_seed: int = FIRST_SEED,
 ) -> None:
     """Write phantoms and studies in real lungs, and ``diagnoses.csv``.
 
@@ -73,6 +74,8 @@ def write_diagnosed(
         How many studies to draw from each patient, a multiple of the four diagnoses.
     unseen_patients
         Patients all of whose studies are ``unseen-...``.
+    first_seed
+        Seed of the first phantom; the others follow.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str]] = []
@@ -81,7 +84,7 @@ def write_diagnosed(
         disease = DISEASES[index % len(DISEASES)]
         name = f"{'seen' if index < count - unseen else 'unseen'}-{index:03d}-{disease}"
         rows.append((name, disease))
-        jobs.append((_write_phantom, (folder, name, disease, FIRST_SEED + index)))
+        jobs.append((_write_phantom, (folder, name, disease, first_seed + index)))
     for name, disease, *drawn_from, seed in _real_lungs(lungs, studies, unseen_patients):
         rows.append((name, disease))
         jobs.append((write_diagnosed_study, (*drawn_from, folder, name, disease, seed)))
@@ -164,6 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="PATIENT",
         help=f"whose studies to name unseen-... ({' '.join(UNSEEN_PATIENTS)})",
     )
+    parser.add_argument(
+        "--first-seed",
+        type=int,
+        default=FIRST_SEED,
+        help=f"seed of the first phantom, the others follow ({FIRST_SEED})",
+    )
     options = parser.parse_args(arguments)
     if not 0 <= options.unseen <= options.count:
         parser.error("--unseen must lie between 0 and --count")
@@ -181,6 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.lungs,
         options.studies,
         options.unseen_patients,
+        options.first_seed,
     )
     return 0
 

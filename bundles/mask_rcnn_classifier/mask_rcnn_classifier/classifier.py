@@ -56,7 +56,7 @@ def rank_boxes(
         return torch.zeros(number, 5, dtype=scores.dtype, device=scores.device)
     rows = torch.cat([code[kept], score[kept, None]], dim=1)
     places = torch.arange(number, device=scores.device) * rows.shape[0] // number
-    return rows if rows.shape[0] == number else rows[places]
+    return rows[places]
 
 
 class LesionClassifier(nn.Module):

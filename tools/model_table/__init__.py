@@ -1,0 +1,1 @@
+"""What each bundle weighs, how good it is and what it costs: the table in README.md."""
