@@ -309,15 +309,26 @@ def test_a_report_without_segments_ties_no_prior_to_its_own(
 def test_a_prior_without_segments_beside_a_current_segmentation(
     study: SmallStudy, tmp_path: Path
 ) -> None:
-    """TID 1500 takes groups with and without a region; PixelMed wants regions in all or none."""
+    """Groups of one container are held against one template, so the prior's stand in another."""
     without = Configuration.model_validate({"outputs": {"seg": False}})
     prior = study_on("20200301", 7)
     prior = replace(prior, origin=replace(prior.origin, configuration=without))
     save(prior.report(), tmp_path / "priors" / "prior.dcm")
-    file = save(_report(study, _follow_up(tmp_path / "priors", study)), tmp_path / "sr.dcm")
+    report = _report(study, _follow_up(tmp_path / "priors", study))
+    file = save(report, tmp_path / "sr.dcm")
     assert dciodvfy_errors(file) == []
-    errors = pixelmed_sr_errors(file)
-    assert all("Template 1411" in error and "conditional" in error for error in errors)
+    assert pixelmed_sr_errors(file) == []
+    assert "Previous Findings" in dsrdump(file)
+    groups = dcmqi_report(file, tmp_path)["Measurements"]
+    assert [group["ReferencedSegment"] for group in groups] == [1, 2, 3]
+    apart = report.ContentSequence[-1]
+    assert apart.ConceptNameCodeSequence[0].CodeValue == "18834-2"
+    assert len(apart.ContentSequence) == len(LUNGS)
+    # What such a report measures itself is not taken from them.
+    told = read_time_point(file, read_header(file)).lungs
+    for lung in LUNGS:
+        wanted = getattr(study.findings, lung).lesion_volume_ml
+        assert told[lung].lesion_volume_ml == pytest.approx(wanted, abs=1e-3)
 
 
 def test_without_priors_nothing_is_said(study: SmallStudy, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pydicom import dcmread
 
 from tools.map import Engine, find_engine, image_tag
 from tools.map.engine import EngineError
+from tools.map.image import pinned
 from tools.phantom import Grid, build_phantom, write_dicom_series
 
 pytestmark = [pytest.mark.slow, pytest.mark.deployment]
@@ -131,7 +132,7 @@ def test_the_manifests_agree_with_the_image(engine: Engine) -> None:
     assert app["output"]["formats"] == CONFIGURATION["application"]["output-formats"]
     assert (app["sdk"], app["sdkVersion"]) == ("monai-deploy", "4.0.0")
     assert {**pkg["resources"], "gpu": None} == {**CONFIGURATION["resources"], "gpu": None}
-    bundles = {path.parents[1].name for path in BUNDLES.glob("*/models/model.ts")}
+    bundles = {path.parents[1].name for path in BUNDLES.glob("*/configs/metadata.json")}
     assert {*pkg["models"], *pkg["modelsLeftOut"]} == bundles
     for name, details in pkg["modelDetails"].items():
         sums = (BUNDLES / name / "models" / "SHA256SUMS").read_text()
@@ -161,6 +162,103 @@ def test_extract_without_a_mount_says_what_to_do(engine: Engine) -> None:
     done = engine.run("run", "--rm", *RESTRICTED, image_tag("cpu"), "extract")
     assert done.returncode == 1
     assert "mount a folder there" in done.stderr
+
+
+def test_show_tells_whether_the_slice_classifier_is_in_the_image(engine: Engine) -> None:
+    pkg = _show(engine, "pkg")
+    probe = "import importlib.util as u; print(bool(u.find_spec('torchvision')))"
+    has_torchvision = _in_image(engine, "python", "-c", probe) == "True"
+    weights = BUNDLES / "mask_rcnn_classifier" / "models" / "model.ts"
+    if has_torchvision and weights.exists():
+        assert pkg["modelDetails"]["mask_rcnn_classifier"]["sha256"]
+    else:
+        reason = pkg["modelsLeftOut"]["mask_rcnn_classifier"]
+        assert ("torchvision" if weights.exists() else "without weights") in reason
+    assert sorted(pkg["models"]) == _in_image(engine, "ls", "/opt/holoscan/models").split()
+
+
+def _in_image(engine: Engine, program: str, *arguments: str) -> str:
+    """Run a program of the image in place of the application; returns what it prints."""
+    # Of root, who sees every file.
+    options = ("run", "--rm", *RESTRICTED, "--user", "0", "--entrypoint", program)
+    done = engine.run(*options, image_tag("cpu"), *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_nothing_of_the_machine_that_built_it_is_in_the_image(engine: Engine) -> None:
+    names = [
+        *(".*_history", ".git", ".netrc", ".pypirc", ".ssh", "pip.conf", "auth.json", ".env"),
+        *("id_*", "*.key", "credentials*", "ca.crt", "model.pt"),
+    ]
+    # What Python packages bring along is public.
+    options = "-name site-packages -prune -o ( "
+    options += " -o ".join(f"-name {name}" for name in names) + " ) -print"
+    assert _in_image(engine, "find", "/", "-xdev", *options.split()) == ""
+    layers = json.loads(engine.run("history", "--format", "json", image_tag("cpu")).stdout)
+    told = json.dumps([layers, _inspect(engine)["Config"]])
+    for name in ("PIP_CERT", "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "PIP_INDEX_URL"):
+        for spelling in (name, name.lower()):
+            assert f"{spelling}=" not in told
+            if os.environ.get(spelling):
+                assert os.environ[spelling] not in told
+    assert str(REPOSITORY) not in told
+
+
+@pytest.fixture
+def recording_programs(tmp_path: Path) -> Path:
+    """Folder with a pip and a python that say what they were asked, and find no torchvision."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    pip = """#!/bin/sh
+echo "pip $*"
+case "$*" in
+*--no-index*|*torchvision*) exit 1 ;;
+*"-r "*) cat "$3" ;;
+esac
+"""
+    (folder / "pip").write_text(pip)
+    (folder / "python").write_text("#!/bin/sh\necho /nowhere\n")
+    for file in (folder, *folder.iterdir()):
+        file.chmod(0o755)
+    return _readable(folder)
+
+
+@pytest.mark.parametrize("variant", ["cpu", "gpu"])
+def test_what_a_variant_installs(engine: Engine, recording_programs: Path, variant: str) -> None:
+    script = (
+        "cp /opt/holoscan/app/requirements.txt /tmp/requirements.txt"
+        " && PATH=/programs:$PATH sh /opt/holoscan/app/map/install.sh /tmp/requirements.txt"
+    )
+    done = engine.run(
+        *("run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "sh"),
+        *("--env", f"VARIANT={variant}", "--env", "TORCH_INDEX=https://torch.example/cpu"),
+        *("--volume", f"{recording_programs}:/programs:ro", image_tag("cpu"), "-c", script),
+    )
+    assert done.returncode == 0, done.stderr
+    torch, torchvision = pinned("torch"), pinned("torchvision")
+    lines = done.stdout.splitlines()
+    if variant == "gpu":
+        # As PyPI has them, with CUDA.
+        assert {f"torch==={torch}", f"torchvision=={torchvision}"} <= set(lines)
+        assert "+cpu" not in done.stdout
+        return
+    asked = f"pip install --no-deps --index-url https://torch.example/cpu torch=={torch}+cpu"
+    assert asked in lines
+    assert f"torch=={torch}+cpu" in lines
+    assert not [line for line in lines if line.startswith("torchvision")]
+    assert "No CPU build of torchvision" in done.stderr
+
+
+def test_an_unknown_variant_is_refused(engine: Engine, recording_programs: Path) -> None:
+    options = ("--env", "VARIANT=tpu", "--volume", f"{recording_programs}:/programs:ro")
+    script = "PATH=/programs:$PATH sh /opt/holoscan/app/map/install.sh /dev/null"
+    done = engine.run(
+        *("run", "--rm", "--network", "none", "--entrypoint", "sh", *options),
+        *(image_tag("cpu"), "-c", script),
+    )
+    assert done.returncode == 2
+    assert "give cpu or gpu" in done.stderr
 
 
 def _assert_same_results(contained: Path, uncontained: Path) -> None:
@@ -274,8 +372,10 @@ def test_with_a_broken_series_the_exit_code_says_so(
 
 
 def test_too_little_memory_kills_it_and_leaves_no_results(
-    engine: Engine, phantom_study: Path, output: Path
+    engine: Engine, phantom_study: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # conmon writes a file there that says so.
+    monkeypatch.chdir(output.parent)
     done = _run(engine, phantom_study, output, "--memory", "256m", "--memory-swap", "256m")
     assert done.returncode == 137, done.stderr
     assert not list(output.glob("*"))

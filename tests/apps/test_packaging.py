@@ -1,6 +1,7 @@
 """The manifests of the package, and what `monai-deploy package` makes of the same sources."""
 
 import importlib.metadata
+import itertools
 import json
 import shutil
 import sys
@@ -12,6 +13,7 @@ import torchvision
 import yaml
 from holoscan_cli import __main__ as packager
 
+from tools.map import Engine, build_image, image
 from tools.map.image import pinned
 
 REPOSITORY = Path(__file__).parents[2]
@@ -97,6 +99,9 @@ class Detector(torch.nn.Module):
 @pytest.fixture
 def bundles_with_a_classifier(tmp_path: Path) -> Path:
     folder = tmp_path / "bundles"
+    # Its training is still to come.
+    (folder / "untrained" / "configs").mkdir(parents=True)
+    (folder / "untrained" / "configs" / "metadata.json").write_text("{}")
     modules = {
         "plain": {"model.ts": torch.nn.ReLU()},
         # One of its members detects.
@@ -136,12 +141,48 @@ def test_a_model_that_cannot_run_in_the_image_is_left_out_and_named(
     assert list(pkg["models"]) == list(pkg["modelDetails"]) == ["plain"]
     assert pkg["modelDetails"]["plain"]["sha256"] == {"model.ts": "1b"}
     assert "needs torchvision" in pkg["modelsLeftOut"]["classifier"]
+    assert pkg["modelsLeftOut"]["untrained"] == "is shipped without weights"
     assert "classifier is left out" in capsys.readouterr().out
-    assert not (bundles_with_a_classifier / "classifier").exists()
+    assert [folder.name for folder in bundles_with_a_classifier.iterdir()] == ["plain"]
 
 
 def test_with_torchvision_no_model_is_left_out(bundles_with_a_classifier: Path) -> None:
     _, pkg = manifests.build_manifests(APP / "app.yaml", bundles_with_a_classifier, "cpu")
     assert list(pkg["models"]) == ["classifier", "plain"]
-    assert pkg["modelsLeftOut"] == {}
-    assert pkg["platformConfig"] == "cpu"
+    assert list(pkg["modelsLeftOut"]) == ["untrained"]
+    assert (pkg["platformConfig"], pkg["resources"]["gpu"]) == ("cpu", 0)
+
+
+def test_the_manifests_of_the_gpu_variant_ask_for_a_gpu(bundles_with_a_classifier: Path) -> None:
+    _, pkg = manifests.build_manifests(APP / "app.yaml", bundles_with_a_classifier, "gpu")
+    assert (pkg["platformConfig"], pkg["resources"]["gpu"]) == ("dgpu", 1)
+
+
+def test_every_bundle_is_in_the_package_or_named_with_the_reason() -> None:
+    _, pkg = manifests.build_manifests(APP / "app.yaml", BUNDLES, "cpu")
+    assert sorted([*pkg["models"], *pkg["modelsLeftOut"]]) == sorted(
+        folder.name for folder in BUNDLES.iterdir() if (folder / "configs").is_dir()
+    )
+    assert set(pkg["modelDetails"]) == set(pkg["models"])
+
+
+@pytest.mark.parametrize("variant", ["cpu", "gpu"])
+def test_a_variant_is_one_argument_of_the_same_build(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    build: list[str] = []
+    monkeypatch.setattr(image, "_fetch_cpu_wheels", lambda: fetched.append("cpu"))
+    monkeypatch.setattr(Engine, "check", lambda _, *arguments: build.extend(map(str, arguments)))
+    tag = build_image(Engine("podman"), variant, "registry.example/debian:bookworm")
+    assert build[build.index("--tag") + 1] == tag == f"localhost/ct_triage:{variant}"
+    given = dict(
+        value.split("=", 1)
+        for option, value in itertools.pairwise(build)
+        if option == "--build-arg"
+    )
+    assert (given["VARIANT"], given["BASE_IMAGE"]) == (variant, "registry.example/debian:bookworm")
+    # torch of PyPI brings CUDA along and is fetched by the build.
+    assert fetched == (["cpu"] if variant == "cpu" else [])
+    dockerfile = (APP / "Dockerfile").read_text()
+    assert all(f"ARG {name}" in dockerfile for name in given)

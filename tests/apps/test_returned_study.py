@@ -74,7 +74,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prior(
     study: Path, oracle_models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """Segmentation and report of the patient's study of three weeks before."""
+    """Segmentation and reports of the patient's study of three weeks before."""
     folder = tmp_path_factory.mktemp("prior")
     earlier = shutil.copytree(study, folder / "study")
     for file in earlier.glob("*.dcm"):
@@ -87,7 +87,13 @@ def prior(
             setattr(dataset, keyword, "20200311")
         dataset.save_as(file)
     Pipeline(earlier, folder / "out", oracle_models).run()
-    return {kind: folder / "out" / f"{kind}.dcm" for kind in ("seg", "sr")}
+    alone = Configuration.model_validate({"outputs": {**NONE, "sr": True}})
+    Pipeline(earlier, folder / "alone", oracle_models, alone).run()
+    return {
+        "seg": folder / "out" / "seg.dcm",
+        "sr": folder / "out" / "sr.dcm",
+        "sr without segments": folder / "alone" / "sr.dcm",
+    }
 
 
 def _returned(study: Path, out: Path, models: Path, settings: Mapping[str, Any]) -> list[Path]:
@@ -147,7 +153,7 @@ def test_a_variant_returns_a_clean_study(
 
 
 @pytest.mark.parametrize("name", WITH_PRIOR)
-@pytest.mark.parametrize("kind", ["seg", "sr"])
+@pytest.mark.parametrize("kind", ["seg", "sr", "sr without segments"])
 def test_with_a_prior_a_variant_returns_a_clean_study(
     name: str, kind: str, study: Path, prior: dict[str, Path], oracle_models: Path, tmp_path: Path
 ) -> None:

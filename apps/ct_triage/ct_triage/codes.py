@@ -45,6 +45,9 @@ COMMENT = codes.DCM.Comment
 # TID 1500 row 12; not in pydicom's dictionaries.
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 
+# CID 7001.
+PREVIOUS_FINDINGS = codes.LN.PreviousFindings
+
 # --- Quality: CID 7036 for the verdict. Findings are of CID 6135 and CID 6315, written for other
 # examinations in the same words; what they lack is in the private scheme.
 SERIES_QUALITY = codes.DCM.ImagingSeriesQuality

@@ -1,15 +1,18 @@
 """Follow-up in a measurement report: a group per lung and study, with change and response."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from highdicom.sr import (
+    ContainerContentItem,
+    ContentSequence,
     FindingSite,
     Measurement,
     MeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
     ReferencedSegment,
+    RelationshipTypeValues,
     SourceSeriesForSegmentation,
     TimePointContext,
     TrackingIdentifier,
@@ -106,7 +109,7 @@ def time_point_groups(
     A group is tied to its segment (TID 1411) where the study's segmentation has one for it;
     otherwise it has no region (TID 1501) and its object is among the report's evidence. Where the
     report's other groups have no region, ``tied=False`` leaves it out here too: validators hold
-    all groups of a report against one template.
+    all groups of a container against one template.
     """
     return [
         _group(follow_up, index, lung, private, tied=tied)
@@ -153,11 +156,39 @@ def _change(follow_up: FollowUp, index: int, lung: str) -> Change | None:
     return follow_up.changes[index - 1][lung] if index > 0 else None
 
 
-def prior_groups(follow_up: FollowUp, private: PrivateCodes, *, tied: bool) -> list[Group]:
-    """Return the groups of all studies but the last; see :func:`time_point_groups`."""
+def prior_groups(
+    follow_up: FollowUp, private: PrivateCodes, *, tied: bool
+) -> tuple[list[Group], list[Group]]:
+    """Return the groups of all studies but the last; see :func:`time_point_groups`.
+
+    Returns
+    -------
+    tuple of 2 lists
+        What goes among the groups of the last study, and what :func:`previous_findings` holds:
+        groups without a region where the others have one.
+    """
     indices = range(len(follow_up.time_points) - 1)
-    return list(
+    groups = list(
         chain.from_iterable(
             time_point_groups(follow_up, index, private, tied=tied) for index in indices
         )
     )
+    with_region = [
+        isinstance(group, VolumetricROIMeasurementsAndQualitativeEvaluations) for group in groups
+    ]
+    alike = [group for group, has in zip(groups, with_region, strict=True) if has == tied]
+    apart = [group for group, has in zip(groups, with_region, strict=True) if has != tied]
+    return alike, apart
+
+
+def previous_findings(groups: Sequence[Group]) -> ContainerContentItem:
+    """Hold groups that have no region apart from groups that have one.
+
+    TID 1500 asks for one container of measurement groups, and validators hold all of them against
+    one template. The template is extensible, so these go under a heading of CID 7001.
+    """
+    container = ContainerContentItem(
+        codes.PREVIOUS_FINDINGS, relationship_type=RelationshipTypeValues.CONTAINS
+    )
+    container.ContentSequence = ContentSequence([item for group in groups for item in group])
+    return container

@@ -4,7 +4,6 @@ As DICOM it is a Secondary Capture (PS3.3 A.8.1), for viewers that show no segme
 """
 
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from highdicom.sc import SCImage
 from pydicom.config import disable_value_validation
-from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DA, TM
 from scipy import ndimage
 
@@ -98,7 +96,6 @@ def build_picture(volume: Volume, segments: Segments, origin: Origin) -> SCImage
         What they were made with.
     """
     masks = (segments.right_lung, segments.left_lung, segments.lesion)
-    uid = partial(provenance.derive_uid, volume=volume, origin=origin)
     moment = provenance.content_moment(volume)
     picture = SCImage(
         pixel_array=draw_picture(volume, dict(enumerate(masks, 1))),
@@ -107,16 +104,8 @@ def build_picture(volume: Volume, segments: Segments, origin: Origin) -> SCImage
         coordinate_system="PATIENT",
         patient_orientation=("L", "P"),
         study_instance_uid=str(volume.headers[0].StudyInstanceUID),
-        series_instance_uid=uid("picture series"),
-        series_number=provenance.series_number(volume, SERIES_NUMBER_OFFSET),
-        sop_instance_uid=uid("picture"),
-        instance_number=1,
-        manufacturer=origin.configuration.manufacturer.name,
-        manufacturer_model_name=origin.configuration.manufacturer.model_name,
-        software_versions=provenance.software_versions(origin),
-        device_serial_number=provenance.device_serial_number(origin),
+        **provenance.instance_attributes(volume, origin, "picture", SERIES_NUMBER_OFFSET),
         series_description="CT triage: picture of lungs and lesions, not for clinical use",
-        transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     # Made by a workstation, of slices that stand in two planes, at no time of its own.
     picture.ConversionType = "WSD"

@@ -10,9 +10,11 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 
 from highdicom.base import SOPClass
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DA, TM
 
 from ct_triage import __version__
@@ -187,6 +189,38 @@ def device_serial_number(origin: Origin) -> str:
 def software_versions(origin: Origin) -> tuple[str, ...]:
     """Name and version of the application and of each model."""
     return (f"{APPLICATION} {__version__}", *(f"{m.name} {m.version}" for m in origin.models))
+
+
+def instance_attributes(
+    volume: Volume, origin: Origin, kind: str, series_number_offset: int, *parts: str
+) -> dict[str, Any]:
+    """Give what highdicom asks of every result: its series, its instance, and the equipment.
+
+    Parameters
+    ----------
+    volume : Volume
+        The source images.
+    origin : Origin
+        What the result was made with.
+    kind : str
+        Names the result among those of one run, in what its UIDs are derived from.
+    series_number_offset : int
+        See :func:`series_number`.
+    parts : str
+        What else the instance, but not its series, depends on.
+    """
+    manufacturer = origin.configuration.manufacturer
+    return {
+        "series_instance_uid": derive_uid(f"{kind} series", volume, origin),
+        "series_number": series_number(volume, series_number_offset),
+        "sop_instance_uid": derive_uid(" ".join([kind, *parts]), volume, origin),
+        "instance_number": 1,
+        "manufacturer": manufacturer.name,
+        "manufacturer_model_name": manufacturer.model_name,
+        "software_versions": software_versions(origin),
+        "device_serial_number": device_serial_number(origin),
+        "transfer_syntax_uid": ExplicitVRLittleEndian,
+    }
 
 
 def series_number(volume: Volume, offset: int) -> int:

@@ -30,7 +30,6 @@ from highdicom.sr import (
 )
 from pydicom.config import disable_value_validation
 from pydicom.sr.codedict import codes as dicom_codes
-from pydicom.uid import ExplicitVRLittleEndian
 
 from ct_triage import __version__, codes, provenance
 from ct_triage.codes import PrivateCodes
@@ -40,6 +39,7 @@ from ct_triage.followup_report import (
     Group,
     change_measurements,
     evidence_of,
+    previous_findings,
     prior_groups,
     response_evaluations,
     time_point_context,
@@ -100,11 +100,8 @@ def build_report(
         which then tell what has changed.
     """
     images = provenance.source_images(volume)
-    uid = partial(provenance.derive_uid, volume=volume, origin=origin)
     moment = provenance.content_moment(volume)
-    priors = [point.instance for point in follow_up.time_points if point.instance]
-    # Findings on other priors are other findings, though the images are the same.
-    purpose = " ".join(["SR", *(prior.sop_instance_uid for prior in priors)])
+    earlier, earlier_apart = prior_groups(follow_up, origin.codes, tied=seg is not None)
     content = MeasurementReport(
         observation_context=observation_context(origin),
         procedure_reported=codes.CT_PROCEDURE,
@@ -113,8 +110,7 @@ def build_report(
         referenced_images=[images[i] for i in _key_slices(segments)] if images[1:] else images,
         imaging_measurements=[
             *_groups(volume, seg, findings, origin, follow_up),
-            # Readers take groups with and without regions in one report for a mistake.
-            *prior_groups(follow_up, origin.codes, tied=seg is not None),
+            *earlier,
         ],
     )
     content[0].ContentSequence.append(
@@ -129,6 +125,10 @@ def build_report(
             _quality_evaluations(quality, origin.codes),
         )
     )
+    if earlier_apart:
+        content[0].ContentSequence.append(previous_findings(earlier_apart))
+    # Findings on other priors are other findings, though the images are the same.
+    priors = [point.instance.sop_instance_uid for point in follow_up.time_points if point.instance]
     report = Comprehensive3DSR(
         evidence=[
             *images,
@@ -136,14 +136,7 @@ def build_report(
             *chain.from_iterable(map(evidence_of, follow_up.time_points)),
         ],
         content=content,
-        series_instance_uid=uid("SR series"),
-        series_number=provenance.series_number(volume, SERIES_NUMBER_OFFSET),
-        sop_instance_uid=uid(purpose),
-        instance_number=1,
-        manufacturer=origin.configuration.manufacturer.name,
-        manufacturer_model_name=origin.configuration.manufacturer.model_name,
-        software_versions=provenance.software_versions(origin),
-        device_serial_number=provenance.device_serial_number(origin),
+        **provenance.instance_attributes(volume, origin, "SR", SERIES_NUMBER_OFFSET, *priors),
         # Complete as far as the software goes, but no person has looked at it.
         is_complete=True,
         is_final=False,
@@ -152,7 +145,6 @@ def build_report(
         content_date=moment.date(),
         content_time=moment.time(),
         coding_schemes=[origin.codes.identification],
-        transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     provenance.finish(report, volume)
     return report

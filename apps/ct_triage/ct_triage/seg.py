@@ -1,7 +1,6 @@
 """The masks of a study as one DICOM segmentation (PS3.3 A.51)."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
@@ -15,7 +14,6 @@ from highdicom.seg import (
 from highdicom.sr import CodedConcept
 from pydicom.config import disable_value_validation
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian
 
 from ct_triage import codes, provenance
 from ct_triage.provenance import Origin
@@ -88,7 +86,6 @@ def build_seg(volume: Volume, segments: Segments, origin: Origin) -> Segmentatio
     """
     # Stored segment by segment, but indexed with the segment last, as highdicom wants it.
     stack = np.moveaxis(segments.stack.view(np.uint8), 0, -1)
-    uid = partial(provenance.derive_uid, volume=volume, origin=origin)
     moment = provenance.content_moment(volume)
     seg = Segmentation(
         source_images=provenance.source_images(volume),
@@ -98,24 +95,17 @@ def build_seg(volume: Volume, segments: Segments, origin: Origin) -> Segmentatio
             _describe(number, kind, origin, tracking_uid(kind, volume, origin))
             for number, kind in enumerate(SEGMENT_KINDS, 1)
         ],
-        series_instance_uid=uid("SEG series"),
-        series_number=provenance.series_number(volume, SERIES_NUMBER_OFFSET),
-        sop_instance_uid=uid("SEG"),
-        instance_number=1,
-        manufacturer=origin.configuration.manufacturer.name,
-        manufacturer_model_name=origin.configuration.manufacturer.model_name,
-        software_versions=provenance.software_versions(origin),  # type: ignore[arg-type]
-        device_serial_number=provenance.device_serial_number(origin),
+        **provenance.instance_attributes(volume, origin, "SEG", SERIES_NUMBER_OFFSET),
         content_label="LUNGS_LESIONS",
         content_description="Right lung, left lung and lung lesions",
         series_description="CT triage: lungs and lesions, not for clinical use",
         content_date=moment.date(),
         content_time=moment.time(),
-        transfer_syntax_uid=ExplicitVRLittleEndian,
     )
+    dimensions = provenance.derive_uid("SEG dimensions", volume, origin)
     # In place of highdicom's random Dimension Organization UID (PS3.3 C.7.6.17).
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
-        item.DimensionOrganizationUID = uid("SEG dimensions")
+        item.DimensionOrganizationUID = dimensions
     if volume.frames:
         _refer_to_frames(seg, volume.frames)
     seg.BodyPartExamined = "CHEST"

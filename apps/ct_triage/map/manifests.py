@@ -33,42 +33,42 @@ def build_manifests(
     configuration : Path
         ``app.yaml``.
     models : Path
-        Folder of bundles; those without ``models/model.ts`` are not for inference.
+        Folder of bundles.
     variant : str
         ``cpu`` or ``gpu``.
 
     Returns
     -------
     tuple of 2 dict
-        ``app.json`` and ``pkg.json``. Models that need a package which is not installed are not
-        in ``models`` but in ``modelsLeftOut``, with the reason.
+        ``app.json`` and ``pkg.json``. Models that have no weights yet, or need a package which is
+        not installed, are not in ``models`` but in ``modelsLeftOut``, with the reason.
     """
     reader = ApplicationConfiguration()
     reader.read(configuration)
     parameters = PackageBuildParameters()
     parameters.application = APPLICATION
-    bundles = {path.parents[1].name: path.parents[1] for path in models.glob("*/models/model.ts")}
-    metadata = {name: _metadata(bundle) for name, bundle in sorted(bundles.items())}
-    left_out = {name: reason for name in metadata if (reason := _why_left_out(bundles[name]))}
-    parameters.models = {name: bundles[name] for name in metadata if name not in left_out}
+    bundles = {
+        path.parents[1].name: path.parents[1]
+        for path in sorted(models.glob("*/configs/metadata.json"))
+    }
+    left_out = {name: why for name, bundle in bundles.items() if (why := _why_left_out(bundle))}
+    parameters.models = {name: bundles[name] for name in bundles if name not in left_out}
 
     app = reader.populate_app_manifest(parameters)
     app.sdk = "monai-deploy"
     app.sdk_version = importlib.metadata.version("monai-deploy-app-sdk")
     package = reader.populate_package_manifest(parameters)
     package.platform_config = PLATFORM[variant]
-    details = {name: _details(bundles[name], metadata[name]) for name in parameters.models}
+    details = {name: _details(bundles[name]) for name in parameters.models}
     pkg = {**package.data, "modelDetails": details, "modelsLeftOut": left_out}
     pkg["resources"] = {**package.resources, "gpu": 1 if variant == "gpu" else 0}
     return app.data, pkg
 
 
-def _metadata(bundle: Path) -> dict[str, Any]:
-    return json.loads((bundle / "configs" / "metadata.json").read_text())
-
-
 def _why_left_out(bundle: Path) -> str | None:
-    """Say which package a bundle's TorchScript needs that is not installed."""
+    """Say why a bundle cannot be run in the image."""
+    if not (bundle / "models" / "model.ts").is_file():
+        return "is shipped without weights"
     for package, call in OPTIONAL_PACKAGES.items():
         try:
             importlib.metadata.version(package)
@@ -86,7 +86,8 @@ def _calls(torchscript: Path, call: bytes) -> bool:
         return any(call in archive.read(n) for n in archive.namelist() if n.endswith(".py"))
 
 
-def _details(bundle: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+def _details(bundle: Path) -> dict[str, Any]:
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     lines = (bundle / "models" / "SHA256SUMS").read_text().splitlines()
     sums = {name: sha256 for sha256, name in (line.split() for line in lines)}
     return {
