@@ -67,11 +67,22 @@ def test_masks_come_back_to_the_voxel(
 
 
 ROTATION = {"rotation_deg": (12.0, -8.0, 10.0)}
+
+
+def _tilted(grid: Grid, degrees: float) -> Grid:
+    """Shear a grid as a tilted gantry does: slices shift against each other, front to back."""
+    affine = grid.affine.copy()
+    affine[1, 0] += np.tan(np.deg2rad(degrees)) * grid.spacing_mm[0]
+    affine[:3, 3] -= (affine[:3, 0] - grid.affine[:3, 0]) * (grid.shape[0] - 1) / 2
+    return Grid(grid.shape, affine)
+
+
 GRIDS = {
     "head first supine": Grid.axial((40, 144, 144), (8.0, 2.5, 2.5)),
     "head first prone": Grid.axial((40, 144, 144), (8.0, 2.5, 2.5), "HFP"),
     "feet first supine": Grid.axial((40, 144, 144), (8.0, 2.5, 2.5), "FFS"),
     "feet first prone": Grid.axial((40, 144, 144), (8.0, 2.5, 2.5), "FFP"),
+    "gantry tilt": _tilted(Grid.axial((32, 112, 112), (10.0, 3.2, 3.2)), 12.0),
     "pixels twice as high as wide": Grid.axial((40, 100, 200), (8.0, 3.6, 1.8)),
     "oblique": Grid.axial((48, 160, 160), (8.0, 2.5, 2.5), **ROTATION),
     "oblique, feet first, not square": Grid.axial(

@@ -109,9 +109,13 @@ def _parser(bundle: Path) -> ConfigParser:
     return parser
 
 
-def _copy(name: str, folder: Path) -> Path:
+def _copy(name: str, folder: Path, **changes: Any) -> Path:
+    """Copy a bundle without its models, with other values in its inference.json."""
     ignored = shutil.ignore_patterns("models", "__pycache__")
-    return shutil.copytree(BUNDLES / name, folder / name, ignore=ignored)
+    bundle = shutil.copytree(BUNDLES / name, folder / name, ignore=ignored)
+    config = bundle / "configs" / "inference.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    return bundle
 
 
 def test_the_3d_bundle_gives_what_its_own_inference_gives(
@@ -119,11 +123,7 @@ def test_the_3d_bundle_gives_what_its_own_inference_gives(
 ) -> None:
     from tools.bundles.release import release
 
-    bundle = _copy("lesion_segmentation_3d", tmp_path)
-    config = bundle / "configs" / "inference.json"
-    settings = json.loads(config.read_text())
-    settings["window_size"] = [64, 64, 32]
-    config.write_text(json.dumps(settings))
+    bundle = _copy("lesion_segmentation_3d", tmp_path, window_size=[64, 64, 32])
     torch.manual_seed(0)
     network = _parser(bundle).get_parsed_content("network_def").eval()
     torch.save(network.state_dict(), tmp_path / "trained.pt")
@@ -143,19 +143,19 @@ def test_the_ensemble_gives_what_its_own_inference_gives(
 ) -> None:
     from tools.bundles.release import release_member
 
-    bundle = _copy("lesion_ensemble", tmp_path)
-    config = bundle / "configs" / "inference.json"
-    settings = json.loads(config.read_text())
-    settings["members"] = [
+    members = [
         {"architecture": "fpn", "plane": plane, "weights": f"fpn_{plane}.ts"}
         for plane in ("axial", "sagittal", "coronal")
     ]
+    rule = json.loads((BUNDLES / "lesion_ensemble" / "configs" / "inference.json").read_text())[
+        "rule"
+    ]
     # Untrained members are near 0.5 everywhere.
-    settings["rule"]["mean"]["fpn"] = {"above": 0.5, "below": 0.5}
-    config.write_text(json.dumps(settings))
+    rule["mean"]["fpn"] = {"above": 0.5, "below": 0.5}
+    bundle = _copy("lesion_ensemble", tmp_path, members=members, rule=rule)
     parser = _parser(bundle)
     ensemble = parser.get_parsed_content("network_def").eval()
-    for member, network in zip(settings["members"], ensemble.networks, strict=True):
+    for member, network in zip(members, ensemble.networks, strict=True):
         torch.save(network.state_dict(), tmp_path / "trained.pt")
         release_member(bundle, tmp_path / "trained.pt", Path(member["weights"]).stem)
     parser.get_parsed_content("load_weights")

@@ -1,6 +1,7 @@
 """Site calibration: the threshold moves Dice on unseen patients as the command reports."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -16,15 +17,24 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
 from oracle import painted, write_oracle_models
 
 from ct_triage.configuration import Configuration
+from ct_triage.lesion_models import load_lesion_model
+from ct_triage.lungs import segment_lungs
+from ct_triage.network import SliceNetwork
 from ct_triage.provenance import ModelIdentity, Origin
 from ct_triage.severity import CATEGORIES
 from ct_triage.site import Site
+from ct_triage.volume import Volume
 from tools.calibrate.__main__ import main
 from tools.calibrate.cases import THRESHOLDS
 from tools.calibrate.classes import fitted
 from tools.calibrate.lesions import best_threshold, calibrate
 from tools.calibrate.trust import MIN_PATIENTS, judge
+from tools.evaluate.segmentation import dice
 from tools.phantom import Grid, build_phantom, write_nifti
+
+REPOSITORY = Path(__file__).parents[2]
+BUNDLES = REPOSITORY / "bundles"
+MEDSEG = Path(os.environ.get("SHARED_DATA", REPOSITORY.parent / "shared" / "data")) / "medseg"
 
 SHAPE = (24, 20, 8)
 LUNG = ModelIdentity("lung_segmentation", "1.2.3", "a1" * 32)
@@ -244,6 +254,43 @@ def test_on_ct_it_is_the_application_that_is_calibrated(tmp_path: Path) -> None:
     for model, told in ((calibrated, False), (LESION, True)):
         notes = Origin((LUNG, model), 0.5, site["lesion_threshold"], applied).notes
         assert any("calibrated for another model" in note for note in notes) is told
+
+
+@pytest.mark.slow
+def test_on_real_patients_dice_of_the_others_moves_as_reported(tmp_path: Path) -> None:
+    """Whatever the sign; measured again by the application with and without the site file."""
+    patients = ("case1", "case2", "case6", "case8")
+    if not all((MEDSEG / f"{name}_ct.nii.gz").exists() for name in patients):
+        pytest.skip(f"no MedSeg volumes at {MEDSEG}; set SHARED_DATA to the folder of real CT")
+    frame = pd.DataFrame({"case": patients})
+    for column, kind in (("image", "ct"), ("truth", "lesion")):
+        frame[column] = [str(MEDSEG / f"{name}_{kind}.nii.gz") for name in patients]
+    frame.to_csv(tmp_path / "site.csv", index=False)
+    out = tmp_path / "out"
+    assert _run("lesions", tmp_path / "site.csv", out, "-m", str(BUNDLES)) == 0
+    table, cases = (pd.read_csv(out / f"{name}.csv") for name in ("calibration", "cases"))
+    site = Site.read(out / "site.yaml")
+    own = Configuration()
+    calibrated = Configuration.model_validate({"site": site})
+    # The table starts from the step that is nearest to the bundle's own threshold.
+    first = Configuration.model_validate({"thresholds": {"lesion": table["threshold"].iloc[0]}})
+    models = [load_lesion_model(BUNDLES, configuration) for configuration in (first, calibrated)]
+    assert models[1].threshold == site.lesion_threshold
+    lungs_by = SliceNetwork.load(BUNDLES / own.models.lungs)
+    moved = []
+    for name in cases["case"][cases["part"] == "held out"]:
+        ct, truth = (nibabel.load(MEDSEG / f"{name}_{kind}.nii.gz") for kind in ("ct", "lesion"))
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ct.affine
+        hu = np.asanyarray(ct.dataobj).clip(-1024, 3071).astype(np.int16)
+        volume = Volume(hu, affine, ())
+        right, left = segment_lungs(volume, lungs_by)
+        mask = np.asanyarray(truth.dataobj) > 0
+        before, after = (model.find(volume, right | left).mask for model in models)
+        moved.append(dice(after, mask) - dice(before, mask))
+    assert len(moved) == 2
+    assert table["change"].iloc[-1] == pytest.approx(np.mean(moved), abs=1e-6)
+    assert site.calibration is not None
+    assert site.calibration.trusted is False
 
 
 def _readings(folder: Path, n: int, bounds: tuple[float, float, float]) -> Path:

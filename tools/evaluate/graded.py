@@ -27,6 +27,7 @@ from ct_triage.errors import TriageError
 from ct_triage.pipeline import Pipeline
 from ct_triage.results import RESULT_FILE
 from tools.evaluate import cohort
+from tools.evaluate.bootstrap import intervals
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Picture, Report, Table
 from tools.evaluate.results import read_result
@@ -246,14 +247,13 @@ def _row(
     """Compute a figure and its interval; resampling keeps the sizes of the strata."""
     one, other = pair
     value = figure(one, other)
-    random = np.random.default_rng(0)
-    groups = [np.arange(len(one))] if strata is None else [*map(np.flatnonzero, (strata, ~strata))]
-    drawn = []
-    for _ in range(resamples):
-        rows = np.concatenate([random.choice(group, len(group)) for group in groups])
-        drawn.append(figure(one[rows], other[rows]))
-    undefined = (np.nan, np.nan)
-    low, high = undefined if np.isnan(value) else np.nanquantile(drawn, (0.025, 0.975))
+    low = high = np.nan
+    if not np.isnan(value):
+        # Every study is drawn for itself: there are few patients.
+        studies = [str(index) for index in range(len(one))]
+        ((low, high),) = intervals(
+            lambda rows: [figure(one[rows], other[rows])], studies, resamples, strata
+        )
     return {
         "figure": name,
         "studies": kind,

@@ -60,7 +60,7 @@ def draw_case(row: dict[str, Any], segment: str) -> Figure:
     quarters = np.array_split(np.flatnonzero(errors) if errors.any() else np.arange(1), SLICES)
     slices = [quarter[np.argmax(errors[quarter])] for quarter in reversed(quarters) if len(quarter)]
     spacing = truth.spacing
-    figure = Figure(figsize=(3.1 * len(slices), 3.5), facecolor="black", layout="constrained")
+    figure = Figure(figsize=(3.1 * len(slices), 3.7), facecolor="black", layout="constrained")
     axes = figure.subplots(1, len(slices), squeeze=False)[0]
     low, high = LUNG_WINDOW_HU
     for axis, index in zip(axes, slices, strict=True):

@@ -1,7 +1,8 @@
 """Readers and a model against panels of readers (CoRSAI, sections 5.1, 5.3 and 5.4).
 
 Each reader is compared with the panel of the others, and the model with the same panel, so that
-both face the same truth.
+both face the same truth. Two readers, who make no panels, are compared with each other, and the
+model with both (VGG16-UNet paper, table 4).
 """
 
 from __future__ import annotations
@@ -40,8 +41,14 @@ from tools.evaluate.statistics import (
 ALL_READERS = "all readers"
 KEY = ("case", "rater")
 SHARES = ("right_percent", "left_percent")
+FACED = "Each reader and the model face the same panel, that of the other readers."
 # The fewest other readers that a panel is made of.
 SMALLEST_PANEL = 2
+
+
+def has_panels(readers: int) -> bool:
+    """Whether so many readers make panels of which one is left out."""
+    return readers > SMALLEST_PANEL
 
 
 def panel_of(masks: Sequence[NDArray[np.bool_]], votes: int) -> NDArray[np.bool_]:
@@ -61,7 +68,7 @@ def segmentation_scores(
     -------
     scores : pandas.DataFrame
         ``case``, ``rater``, ``reader`` and ``model``: Dice of that reader and of the model with
-        the panel without that reader.
+        the panel without that reader; empty where the readers are too few for panels.
     pairs : pandas.DataFrame
         ``case``, ``one``, ``other``, ``dice`` of any two raters.
     """
@@ -70,7 +77,7 @@ def segmentation_scores(
         raters = list(volumes)
         masks = {rater: volume.array for rater, volume in volumes.items()}
         readers = [rater for rater in raters if rater != model]
-        for reader in readers:
+        for reader in readers if has_panels(len(readers)) else ():
             panel = panel_of([masks[r] for r in readers if r != reader], votes)
             scores.append(
                 {
@@ -133,10 +140,34 @@ def compare_samples(scores: pd.DataFrame, resamples: int = 0) -> pd.DataFrame:
 
 
 def pairwise(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean Dice of every two raters (VGG16-UNet paper, table 4)."""
+    """Return the mean Dice of every two raters."""
     found = pairs.groupby(["one", "other"], sort=False)["dice"].agg(["mean", "std", "count"])
     found.columns = pd.Index(["mean Dice", "std", "n"])
     return found.reset_index()
+
+
+def inter_rater(pairs: pd.DataFrame, model: str) -> pd.DataFrame:
+    """Return how readers agree with each other, and the model with them (VGG16-UNet, table 4).
+
+    Parameters
+    ----------
+    pairs : pandas.DataFrame
+        ``case``, ``one``, ``other``, ``dice`` of any two raters.
+    model : str
+        Which rater is the model.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``case``, ``rater``, ``reader``: mean Dice over every two readers, ``model``: mean Dice of
+        the model and each reader.
+    """
+    is_model = (pairs["one"] == model) | (pairs["other"] == model)
+    means = {
+        who: pairs[rows].groupby("case", sort=False)["dice"].mean()
+        for who, rows in (("reader", ~is_model), ("model", is_model))
+    }
+    return pd.DataFrame(means).reset_index().assign(rater=ALL_READERS)
 
 
 def share_errors(frame: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -323,7 +354,7 @@ def _masks(
 
 def _with_all(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     parts = [(str(rater), part) for rater, part in frame.groupby("rater", sort=False)]
-    return [*parts, (ALL_READERS, frame)]
+    return [*(part for part in parts if part[0] != ALL_READERS), (ALL_READERS, frame)]
 
 
 def _majority(numbers: pd.DataFrame) -> pd.Series:
@@ -367,10 +398,10 @@ def run(arguments: argparse.Namespace) -> Report:
         f"Readers: {readers['rater'].nunique()} readers and {model}, "
         f"{frame['case'].nunique()} cases",
         [
-            "Each reader and the model face the same panel, that of the other readers. The "
-            "independent test is the one that CoRSAI's p-values agree with; readings of the same "
-            "cases are pairs, so the paired test is the one to rely on. Intervals are those of the "
-            "model's mean less the reader's.",
+            *([FACED] if has_panels(readers["rater"].nunique()) else []),
+            "The independent test is the one that CoRSAI's p-values agree with; readings of the "
+            "same cases are pairs, so the paired test is the one to rely on. Intervals are those "
+            "of the model's mean less the reader's.",
             *note(arguments.resamples),
         ],
     )
@@ -380,15 +411,21 @@ def run(arguments: argparse.Namespace) -> Report:
         for _ in _masks(frame, "checking masks", arguments.quiet):
             pass
         scores, pairs = segmentation_scores(frame, model, arguments.votes, arguments.quiet)
-        found = compare_samples(_with_patients(scores, patients), resamples)
-        shown = found.drop(columns=[c for c in found if str(c).endswith((" mean", " std"))])
-        for at, who in enumerate(("reader", "model"), 1):
-            shown.insert(at, who, _spread(found, who))
-        caption = "Dice with the panel, mean ± std (CoRSAI, table 4)"
-        items += [
-            Table("dice", caption, found, shown_limits(shown)),
-            Table("pairs", "Agreement of any two (VGG16-UNet paper, table 4)", pairwise(pairs)),
+        compared = [
+            ("dice", "Dice with the panel, mean ± std (CoRSAI, table 4)", scores),
+            (
+                "inter_rater",
+                "Dice of the readers with each other, and of the model with them "
+                "(VGG16-UNet paper, table 4)",
+                inter_rater(pairs, model),
+            ),
         ]
+        items += [
+            _samples_table(name, caption, _with_patients(part, patients), resamples)
+            for name, caption, part in compared
+            if len(part)
+        ]
+        items.append(Table("pairs", "Agreement of any two", pairwise(pairs)))
     if set(SHARES) <= set(frame) and frame[list(SHARES)].notna().all(axis=None):
         errors = share_errors(frame, model)
         found = share_table(_with_patients(errors, patients), resamples)
@@ -408,6 +445,15 @@ def run(arguments: argparse.Namespace) -> Report:
     return report
 
 
+def _samples_table(name: str, caption: str, scores: pd.DataFrame, resamples: int) -> Table:
+    """Return the table of :func:`compare_samples`, shown as mean ± standard deviation."""
+    found = compare_samples(scores, resamples)
+    shown = found.drop(columns=[c for c in found if str(c).endswith((" mean", " std"))])
+    for at, who in enumerate(("reader", "model"), 1):
+        shown.insert(at, who, _spread(found, who))
+    return Table(name, caption, found, shown_limits(shown))
+
+
 def _with_patients(scores: pd.DataFrame, patients: pd.Series) -> pd.DataFrame:
     return scores.assign(patient=scores["case"].map(patients))
 
@@ -424,9 +470,15 @@ def _check(frame: pd.DataFrame, model: str, votes: int, file: Path) -> None:
             f"{file}: no rater {model!r} among {', '.join(raters)}; name the model with --model"
         )
     panel = len(raters) - 2
-    if panel < SMALLEST_PANEL:
-        raise EvaluationError(f"{file}: panels need at least three readers beside the model")
-    if "mask" in frame and not 1 <= votes <= panel:
+    if panel < 1:
+        raise EvaluationError(f"{file}: there must be at least two readers beside the model")
+    if not has_panels(panel + 1):
+        if {"ct_class", *SHARES} & set(frame):
+            raise EvaluationError(
+                f"{file}: panels need at least three readers beside the model; of two, give masks "
+                "alone"
+            )
+    elif "mask" in frame and not 1 <= votes <= panel:
         raise EvaluationError(f"{file}: --votes must be 1 to {panel}, the size of a panel")
     for case, part in frame.groupby("case", sort=False):
         missing = [r for r in raters if r not in set(part["rater"])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -170,5 +171,6 @@ def _cell(value: object) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return EMPTY
     if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.3g}"
+        whole = abs(value) >= 100 or (value.is_integer() and abs(value) >= 10)
+        return f"{value:.0f}" if whole and math.isfinite(value) else f"{value:.3g}"
     return str(value)

@@ -205,6 +205,8 @@ def items(slices: pd.DataFrame, cases: pd.DataFrame, resamples: int) -> list[Tab
             ),
         ]
         renamed = cases.rename(columns={side: f"{side}_infection_percent" for side in SIDES})
+        if renamed["reference_class"].isna().all():
+            renamed = renamed.drop(columns="reference_class")
         tables.append(Table("infection", "Percentage of infection of every case", renamed))
     return tables
 

@@ -259,7 +259,7 @@ class SliceNetwork:
         _, rows, columns = region or (slice(None), slice(None), slice(None))
         target = result[slices.start : slices.stop, rows, columns]
         _, n_rows, n_columns = target.shape
-        target[:] = logits[:, 0, :n_rows, :n_columns].float().sigmoid().cpu().numpy()
+        target[:] = logits[:, 0, :n_rows, :n_columns].sigmoid().cpu().numpy()
 
     def _padded(self, image: torch.Tensor) -> torch.Tensor:
         bottom, right = (-size % self.divisor for size in image.shape[-2:])

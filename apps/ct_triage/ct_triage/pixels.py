@@ -71,7 +71,7 @@ def decode_file(file: Path, rows: int, columns: int) -> Slice:
         if value_of(dataset, "NumberOfFrames", 1) != 1:
             raise ValueError("several frames in a single-frame object")
         if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit:
-            stored = _decode_extended(file, rows, columns)
+            stored = _decode_extended(dataset, 0)
         else:
             stored = dataset.pixel_array
         return to_hu(stored, dataset, dataset)
@@ -106,7 +106,11 @@ def decode_frames(
         dataset = _read(file)
         for frame in frames:
             _require_shape(dataset, rows, columns, frame)
-        decoded = iter_pixels(dataset, indices=list(frames))
+        decoded: Iterator[npt.NDArray[np.generic]]
+        if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit:
+            decoded = (_decode_extended(dataset, frame) for frame in frames)
+        else:
+            decoded = iter_pixels(dataset, indices=list(frames))
         for stored, header in zip(decoded, headers, strict=True):
             yield to_hu(stored, header, dataset)
     except BrokenSeriesError:
@@ -197,9 +201,7 @@ def _require_shape(dataset: Dataset, rows: int, columns: int, frame: int = 0) ->
     syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
     if syntax not in (*_JPEG_FAMILY, *JPEG2000TransferSyntaxes):
         return
-    n_frames = int(value_of(dataset, "NumberOfFrames", 1))
-    stream = get_frame(dataset.PixelData, frame, number_of_frames=n_frames)
-    if codestream_shape(stream) != (rows, columns):
+    if codestream_shape(_stream_of(dataset, frame)) != (rows, columns):
         raise ValueError("the compressed image has another size than its header")
 
 
@@ -240,15 +242,33 @@ def _read(file: Path) -> Dataset:
     return dataset
 
 
-def _decode_extended(file: Path, rows: int, columns: int) -> npt.NDArray[np.uint16]:
+def _stream_of(dataset: Dataset, frame: int) -> bytes:
+    """Compressed stream of a frame."""
+    n_frames = int(value_of(dataset, "NumberOfFrames", 1))
+    stream: bytes = get_frame(dataset.PixelData, frame, number_of_frames=n_frames)
+    return stream
+
+
+def _decode_extended(dataset: Dataset, frame: int) -> npt.NDArray[np.uint16]:
     """Decode 12-bit lossy JPEG, which pydicom leaves to nobody, with GDCM itself."""
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(file))
-    if not reader.Read():
-        raise ValueError("GDCM cannot read it")
+    fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
+    fragment.SetByteStringValue(_stream_of(dataset, frame))
+    fragments.AddFragment(fragment)
+    pixels = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    pixels.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((dataset.Columns, dataset.Rows, 1))
+    grey = gdcm.PhotometricInterpretation.MONOCHROME2
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(grey))
+    syntax = gdcm.TransferSyntax.JPEGExtendedProcess2_4
+    image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    bits = (dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit)
+    image.SetPixelFormat(gdcm.PixelFormat(1, *bits, dataset.PixelRepresentation))
+    image.SetDataElement(pixels)
     # GDCM hands out bytes as text.
-    content = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
-    return np.frombuffer(content, "<u2").reshape(rows, columns)
+    content = image.GetBuffer().encode("utf-8", "surrogateescape")
+    return np.frombuffer(content, "<u2").reshape(dataset.Rows, dataset.Columns)
 
 
 def _undecodable(file: Path, error: Exception) -> BrokenSeriesError:

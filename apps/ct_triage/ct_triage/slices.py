@@ -97,7 +97,7 @@ class SliceClassifier:
         region = (box[0], slice(None), slice(None))
         logits = []
         for batch, image in self.network.images(view, region):
-            output = self.network.module(_cut_or_padded(image, self.slice_size))
+            output = self.network.run(_cut_or_padded(image, self.slice_size))
             if output.shape != (len(batch), len(CLASSES)):
                 raise ModelError(
                     f"{self.identity.name}: does not return {len(CLASSES)} logits a slice; choose"

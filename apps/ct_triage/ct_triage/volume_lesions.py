@@ -131,7 +131,7 @@ def _member_probabilities(member: Member, image: torch.Tensor) -> torch.Tensor:
     rows, columns = slices.shape[-2:]
     padding = (0, -columns % member.network.divisor, 0, -rows % member.network.divisor)
     probabilities = [
-        member.network.run(F.pad(batch, padding))[:, 0, :rows, :columns].float().sigmoid()
+        member.network.run(F.pad(batch, padding))[:, 0, :rows, :columns].sigmoid()
         for batch in slices.split(BATCH_SLICES)
     ]
     return from_plane(torch.cat(probabilities))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import gdcm
 import numpy as np
+from highdicom.legacy import LegacyConvertedEnhancedCTImage
 from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -455,35 +456,40 @@ def jpeg_ls(study: Path) -> None:
     _compress(study, JPEGLSLossless)
 
 
-def _with_gdcm(study: Path, syntax: int) -> None:
+def with_gdcm(file: Path, syntax: int) -> None:
+    """Compress a file by GDCM, which can what pydicom's encoders cannot."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(file))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(file))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+
+
+def _all_with_gdcm(study: Path, syntax: int) -> None:
     for file in files_of(study):
-        reader = gdcm.ImageReader()
-        reader.SetFileName(str(file))
-        assert reader.Read()
-        change = gdcm.ImageChangeTransferSyntax()
-        change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
-        change.SetInput(reader.GetImage())
-        assert change.Change()
-        writer = gdcm.ImageWriter()
-        writer.SetFileName(str(file))
-        writer.SetFile(reader.GetFile())
-        writer.SetImage(change.GetOutput())
-        assert writer.Write()
+        with_gdcm(file, syntax)
 
 
 @reads()
 def jpeg_lossless(study: Path) -> None:
-    _with_gdcm(study, gdcm.TransferSyntax.JPEGLosslessProcess14_1)
+    _all_with_gdcm(study, gdcm.TransferSyntax.JPEGLosslessProcess14_1)
 
 
 @reads()
 def jpeg_2000(study: Path) -> None:
-    _with_gdcm(study, gdcm.TransferSyntax.JPEG2000Lossless)
+    _all_with_gdcm(study, gdcm.TransferSyntax.JPEG2000Lossless)
 
 
 @reads("compressed with loss", tolerance_hu=60)
 def jpeg_extended_12_bit(study: Path) -> None:
-    _with_gdcm(study, gdcm.TransferSyntax.JPEGExtendedProcess2_4)
+    _all_with_gdcm(study, gdcm.TransferSyntax.JPEGExtendedProcess2_4)
     set_all(study, LossyImageCompression="01")
 
 
@@ -578,6 +584,27 @@ def enhanced_multi_frame_in_disorder(study: Path) -> None:
 @reads()
 def legacy_converted_multi_frame(study: Path) -> None:
     to_multi_frame(study, LegacyConvertedEnhancedCTImageStorage)
+
+
+@reads()
+def legacy_converted_by_highdicom(study: Path) -> None:
+    slices = [dcmread(file) for file in files_of(study)]
+    whole = LegacyConvertedEnhancedCTImage(
+        slices,
+        series_instance_uid=other_uid("legacy"),
+        series_number=7,
+        sop_instance_uid=other_uid("whole"),
+        instance_number=1,
+    )
+    shutil.rmtree(study / "series")
+    (study / "series").mkdir()
+    whole.save_as(study / "series" / "whole.dcm")
+
+
+@reads("compressed with loss", tolerance_hu=60)
+def enhanced_multi_frame_jpeg_extended_12_bit(study: Path) -> None:
+    to_multi_frame(study, EnhancedCTImageStorage)
+    jpeg_extended_12_bit(study)
 
 
 @reads()

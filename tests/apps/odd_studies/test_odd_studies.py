@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,22 +23,10 @@ from ct_triage.seg import build_seg
 from ct_triage.series import find_every_series, find_series
 from ct_triage.severity import Segments
 from ct_triage.volume import Volume
-from tools.phantom import Phantom, write_dicom_series
+from tools.phantom import Phantom
 
 # DICOM libraries warn of the oddities.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-
-@pytest.fixture(scope="session")
-def pristine(covid_phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pristine")
-    write_dicom_series(covid_phantom, folder / "series")
-    return folder
-
-
-@pytest.fixture
-def study(pristine: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(pristine, tmp_path / "study")
 
 
 SLOW = ("a_hundred_thousand_unrelated_files",)

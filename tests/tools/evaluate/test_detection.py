@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tools.evaluate.__main__ import main
+from tools.evaluate.detection import THRESHOLDS, average_precision, read_truth
 
 SIZE = 64
 
@@ -71,24 +72,60 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "truth.json", tmp_path / "found.json"
 
 
-@pytest.mark.parametrize("kind", ["segm", "bbox"])
-def test_equals_the_summary_of_pycocotools(files: tuple[Path, Path], kind: str) -> None:
-    output = files[0].parent / "out"
-    assert main(["detection", *map(str, files), "--kind", kind, "--output", str(output)]) == 0
-    found = pd.read_csv(output / "average_precision.csv").set_index("category")
+def _by_pycocotools(files: tuple[Path, Path], kind: str) -> np.ndarray:
+    """AP at 0.5:0.95, 0.5 and 0.75 as pycocotools summarises them."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(files[0]))
         evaluation = COCOeval(truth, truth.loadRes(str(files[1])), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
+    return evaluation.stats[:3]
+
+
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+def test_equals_the_summary_of_pycocotools(files: tuple[Path, Path], kind: str) -> None:
+    output = files[0].parent / "out"
+    assert main(["detection", *map(str, files), "--kind", kind, "--output", str(output)]) == 0
+    found = pd.read_csv(output / "average_precision.csv").set_index("category")
     assert 0 < found.at["all", "AP@0.75"] < found.at["all", "AP@0.5"] < 1
     assert found.loc["all", ["AP@[0.5:0.95]", "AP@0.5", "AP@0.75"]].to_list() == pytest.approx(
-        evaluation.stats[:3].tolist()
+        _by_pycocotools(files, kind).tolist()
     )
     assert found["instances"].to_dict() == {"GGO": 6, "consolidation": 6, "all": 12}
     assert (found["AP@0.5_low"] < found["AP@0.5"]).all()
     assert (found["AP@0.5"] < found["AP@0.5_high"]).all()
+
+
+EMPTY = np.zeros((SIZE, SIZE), bool)
+ODD_MASKS = {
+    "random": [np.random.default_rng(n).random((SIZE, SIZE)) < 0.3 for n in range(8)],
+    "empty": [EMPTY, box(5, 5, 9, 9), EMPTY, EMPTY],
+    "one pixel": [box(n, 2 * n, 1, 1) for n in range(6)],
+}
+
+
+@pytest.mark.parametrize("name", ODD_MASKS)
+def test_odd_masks_equal_pycocotools_too(name: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    annotations, detections = [], []
+    for number, mask in enumerate(ODD_MASKS[name], 1):
+        where = {"image_id": 1 + number % 3, "category_id": 1}
+        annotations.append({"id": number, "iscrowd": 0, **where, **instance(mask)})
+        found = mask ^ (random.random(mask.shape) < 0.02) if number % 2 else mask
+        detections.append({**where, "score": number / 10, **instance(found)})
+    truth = {
+        "images": [{"id": i, "width": SIZE, "height": SIZE} for i in (1, 2, 3)],
+        "categories": [{"id": 1, "name": "lesion"}],
+        "annotations": annotations,
+    }
+    files = tmp_path / "truth.json", tmp_path / "found.json"
+    files[0].write_text(json.dumps({"info": {}, **truth}))
+    files[1].write_text(json.dumps(detections))
+    expected = _by_pycocotools(files, "segm")
+    found = average_precision(read_truth(files[0]), detections, "segm").set_index("category")
+    assert found.loc["all", list(THRESHOLDS)].tolist() == pytest.approx(expected[[1, 2, 0]])
+    assert 0 < found.at["all", "AP@0.5"] <= 1
 
 
 def test_images_of_a_patient_are_drawn_together(files: tuple[Path, Path]) -> None:

@@ -100,6 +100,11 @@ def test_command_compares_each_with_the_panel_of_the_others(
     expected = np.mean([dice(masks(c)["R2"], masks(c)["model"]) for c in range(CASES)])
     assert pairs.at[("R2", "model"), "mean Dice"] == pytest.approx(expected)
     assert len(pairs) == 21
+    together = pd.read_csv(tmp_path / "out" / "inter_rater.csv").set_index("rater")
+    between = pairs.drop(index="model", level="other")
+    row = together.loc["all readers"]
+    assert row["reader mean"] == pytest.approx(between["mean Dice"].mean())
+    assert row["model mean"] == pytest.approx(pairs.xs("model", level="other")["mean Dice"].mean())
 
     shares = pd.read_csv(tmp_path / "out" / "shares.csv").set_index("rater")
     errors = []
@@ -119,6 +124,22 @@ def test_command_compares_each_with_the_panel_of_the_others(
     bounds = pd.read_csv(tmp_path / "out" / "bounds.csv").set_index("rater")
     fitted = bounds.loc["all readers", ["full CT-2", "full CT-3", "full CT-4"]]
     np.testing.assert_allclose(fitted.astype(float), [0.125, 0.25, 0.375], atol=0.06)
+
+
+def test_two_readers_are_compared_without_panels(readings: pd.DataFrame, tmp_path: Path) -> None:
+    """The VGG16-UNet paper's table 4 is of two radiologists."""
+    two = readings[readings["rater"].isin(["R1", "R6", "model"])][["case", "rater", "mask"]]
+    assert run(two, tmp_path) == 0
+    (row,) = pd.read_csv(tmp_path / "out" / "inter_rater.csv").to_dict("records")
+    found = [masks(case) for case in range(CASES)]
+    between = np.array([dice(m["R1"], m["R6"]) for m in found])
+    model = np.array([[dice(m["model"], m[r]) for r in ("R1", "R6")] for m in found]).mean(axis=1)
+    assert row["reader mean"] == pytest.approx(between.mean())
+    assert row["model mean"] == pytest.approx(model.mean())
+    assert row["model - reader"] == pytest.approx((model - between).mean())
+    assert row["low"] < row["model - reader"] < row["high"]
+    assert row["n"] == CASES
+    assert not (tmp_path / "out" / "dice.csv").exists()
 
 
 def test_bounds_are_the_best_of_all() -> None:
@@ -178,6 +199,7 @@ def test_bounds_are_never_tested_on_the_cases_they_are_fitted_to(readings: pd.Da
         (lambda f: f[f["rater"] != "model"], "no rater 'model' among R1"),
         (lambda f: f.drop(index=9), "case c1 has no reading by R3"),
         (lambda f: f[f["rater"].isin(["R1", "R2", "model"])], "at least three readers"),
+        (lambda f: f[f["rater"].isin(["R1", "model"])], "at least two readers"),
         (lambda f: f[["case", "rater"]], "nothing to compare"),
         (lambda f: f.assign(mask=f["mask"].where(f.index != 2, "")), "case c0: R3 has no mask"),
         (lambda f: f.replace({"ct_class": {"CT-1": "1"}}), "ct_class '1' is none of CT-0"),

@@ -1,4 +1,4 @@
-"""Our numbers equal those of MONAI, scikit-learn and SciPy; the command reports them."""
+"""Our numbers equal those of MONAI, scikit-learn, SciPy, pycocotools; the command reports them."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from monai.metrics import DiceMetric, HausdorffDistanceMetric, MeanIoU
+from pycocotools import mask as coco_mask
 from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
@@ -55,6 +56,11 @@ def test_metrics_equal_the_libraries(name: str) -> None:
     assert found["dice"] == pytest.approx(f1_score(*flat, zero_division=1))
     assert found["iou"] == pytest.approx(jaccard_score(*flat, zero_division=1))
     assert found["accuracy"] == pytest.approx(accuracy_score(*flat))
+    if prediction.any() or truth.any():
+        # A volume's slices beside each other are a picture.
+        pictures = (np.asfortranarray(mask.reshape(7, -1), np.uint8) for mask in PAIRS[name])
+        one, other = (coco_mask.encode(picture) for picture in pictures)
+        assert found["iou"] == pytest.approx(coco_mask.iou([one], [other], [0]).item())
     voxel_ml = 5.0 * 1.25 * 0.8 / 1000
     assert found["volume_error_ml"] == pytest.approx((prediction.sum() - truth.sum()) * voxel_ml)
     assert found["tp"] + found["fp"] + found["fn"] + found["tn"] == truth.size
