@@ -15,6 +15,12 @@ import numpy as np
 BUNDLES_FOLDER = Path(__file__).parents[2] / "bundles"
 BUNDLE_NAMES = sorted(path.parents[1].name for path in BUNDLES_FOLDER.glob("*/configs/train.json"))
 SEEDS = {"tiny-1": 11, "tiny-2": 12, "tiny-3": 13}
+# Configs that each bundle trains by, and those that evaluate what was trained.
+STAGES = {
+    **dict.fromkeys(BUNDLE_NAMES, ("train", "train evaluate")),
+    "lesion_ensemble": ("train", "train evaluate_member"),
+    "mask_rcnn_classifier": ("train classify", "train classify evaluate"),
+}
 # What makes training quick on small phantoms, a few studies and steps in coarse pixels.
 _SLICES = {
     "spacing_mm": [5.6, 5.6],
@@ -65,6 +71,11 @@ def monai_command(
         timeout=600,
         check=False,
     )
+
+
+def as_options(values: dict[str, Any]) -> list[object]:
+    """Return keys and values as words of a command."""
+    return [word for key, value in values.items() for word in (f"--{key}", value)]
 
 
 def config_files(folder: Path, configs: str) -> list[str]:

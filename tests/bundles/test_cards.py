@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_commands import BUNDLE_NAMES, BUNDLES_FOLDER, SMALL_TRAINING, has_weights, read_config
+from bundle_commands import (
+    BUNDLE_NAMES,
+    BUNDLES_FOLDER,
+    SMALL_TRAINING,
+    as_options,
+    has_weights,
+    read_config,
+)
 from monai.bundle import ConfigParser
 
 from tools.bundles.release import release, release_member
@@ -138,7 +145,7 @@ def _prepared(
             file = TABLES.get(name, "*.nii.gz")
         else:
             file = "*.csv"
-        overrides = [word for key, value in small.items() for word in (f"--{key}", str(value))]
+        overrides = map(str, as_options(small))
         writes = str(Path(_option(words, "output_dir"), file))
         prepared.append({"words": [*words, *overrides], "writes": writes})
     return prepared

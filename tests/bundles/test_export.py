@@ -32,6 +32,8 @@ ONNX_OUTPUTS = {
     "multitask_triage": {"lesion": {0: "batch", 2: "axis_0", 3: "axis_1"}, "identification": {}},
     "mask_rcnn_classifier": {"logits": {}},
 }
+# Inputs beside the image, which an export lists although they have a default.
+ONNX_INPUTS = {"multitask_triage": {"studies": np.array(1)}}
 # A trace of region proposals holds for one number of slices.
 ONE_SLICE = {"mask_rcnn_classifier"}
 # What metadata.json describes, where it is a part of what inference runs.
@@ -161,11 +163,12 @@ def test_exported_torchscript_gives_the_same(folder: Path, checkpoint: str, tmp_
 def test_onnx_gives_the_same_for_other_sizes(folder: Path, checkpoint: str, tmp_path: Path) -> None:
     _skip_where_listed(folder, NO_ONNX)
     file = tmp_path / "model.onnx"
-    one = folder.name in ONE_SLICE
+    single = folder.name in ONE_SLICE
+    others = ONNX_INPUTS.get(folder.name, {})
     axes = _dynamic_axes(folder)
     image = {"image": axes["image"]}
     axes = {**image, **ONNX_OUTPUTS[folder.name]} if folder.name in ONNX_OUTPUTS else axes
-    if one:
+    if single:
         del axes["image"][0]
     monai.bundle.onnx_export(
         "network_def",
@@ -173,25 +176,25 @@ def test_onnx_gives_the_same_for_other_sizes(folder: Path, checkpoint: str, tmp_
         ckpt_file=checkpoint,
         **SOURCES,
         use_trace=True,
-        input_shape=_image_shape(folder, 1 if one else 2, 64),
+        input_shape=_image_shape(folder, 1 if single else 2, 64),
         converter_kwargs={
-            "input_names": ["image"],
+            "input_names": ["image", *others],
             "output_names": list(axes)[1:],
             "dynamic_axes": axes,
             "dynamo": False,
         },
     )
     session = onnxruntime.InferenceSession(str(file))
-    (described,) = session.get_inputs()
-    assert described.name == "image"
+    described, *_ = session.get_inputs()
+    assert [one.name for one in session.get_inputs()] == ["image", *others]
     assert [described.shape[axis] for axis in axes["image"]] == list(axes["image"].values())
     assert [output.name for output in session.get_outputs()] == list(axes)[1:]
     network = _network(folder)
-    for slices in (1, 1) if one else (1, 3, 18):
+    for slices in (1, 1) if single else (1, 3, 18):
         other = torch.rand(_image_shape(folder, slices, 64 if slices > 3 else 96))
         with torch.no_grad():
             expected = _tensors(network(other))
-        _assert_same(session.run(None, {"image": other.numpy()}), expected)
+        _assert_same(session.run(None, {"image": other.numpy(), **others}), expected)
 
 
 def test_monai_loads_it_by_name(folder: Path) -> None:

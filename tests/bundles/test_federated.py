@@ -6,23 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_commands import BUNDLE_NAMES, BUNDLES_FOLDER, SMALL_TRAINING, has_weights
+from bundle_commands import BUNDLE_NAMES, BUNDLES_FOLDER, SMALL_TRAINING, STAGES, has_weights
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
 
-# Configs that a bundle trains and evaluates by, where not these.
-DEFAULT = (["train"], ["train", "evaluate"])
-CONFIGS = {
-    "lesion_ensemble": (["train"], ["train", "evaluate_member"]),
-    "mask_rcnn_classifier": (["train", "classify"], ["train", "classify", "evaluate"]),
-}
 # From -1 to 1; all other figures of the bundles are from 0 to 1.
 CORRELATION = "severity_spearman"
 
 
-def _files(names: list[str]) -> list[str]:
-    return [f"configs/{name}.json" for name in names]
+def _files(names: str) -> list[str]:
+    return [f"configs/{name}.json" for name in names.split()]
 
 
 @pytest.mark.filterwarnings("ignore:executing the bundle config:UserWarning")
@@ -44,7 +38,7 @@ def test_a_client_trains_on_the_servers_weights_and_evaluates(
         "val_interval": 1,
         **SMALL_TRAINING[name],
     }
-    training, evaluation = CONFIGS.get(name, DEFAULT)
+    training, evaluation = STAGES[name]
     client = MonaiAlgo(
         bundle_root=name,
         local_epochs=2,

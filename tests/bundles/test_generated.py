@@ -1,4 +1,4 @@
-"""What bundles repeat comes from one place, and two processes can train one."""
+"""What bundles repeat comes from one place."""
 
 import json
 from collections.abc import Callable
@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_commands import run_configs
 
 from tools.bundles import BUNDLE_NAMES, generate, outdated, write
 from tools.bundles.__main__ import main
-from tools.phantom import Grid, build_phantom, write_nifti
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 
@@ -110,37 +108,3 @@ def test_training_and_inference_agree_on_network_and_input(bundle: str) -> None:
     # Members are trained in their own planes and run on axial volumes.
     planes = train.get("planes", {"axial": train["axcodes"]})
     assert inference["axcodes"] == planes["axial"]
-
-
-SMALL = ("--spacing_mm", "[5.6,5.6,5.6]")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("bundle", "options"),
-    [
-        ("lung_segmentation", ()),
-        (
-            "lesion_segmentation_3d",
-            (*SMALL, "--train#patch_size", "[32,32,32]", "--window_size", "[64,64,64]"),
-        ),
-        ("lesion_ensemble", (*SMALL, "--train#slice_size", "[64,64]")),
-    ],
-)
-def test_two_processes_train_together(
-    bundle: str, options: tuple[str, ...], tmp_path: Path
-) -> None:
-    grid = Grid.axial((8, 64, 64), (36.0, 5.6, 5.6))
-    for index in range(4):
-        write_nifti(build_phantom(grid, "covid19", 20 + index, 0.3), tmp_path, f"tiny-{index}")
-    done = run_configs(
-        BUNDLES / bundle,
-        "train multi_gpu_train",
-        *("--dataset_dir", tmp_path, "--output_dir", tmp_path / "out"),
-        *("--held_out", "['tiny-0','tiny-1']", "--max_epochs", 2, "--val_interval", 2),
-        *options,
-        cwd=tmp_path,
-        processes=2,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "out" / "model.pt").is_file()

@@ -305,20 +305,6 @@ def test_both_stages_train_evaluate_and_infer(folder: Path, tmp_path: Path) -> N
         assert np.allclose(opacity.affine, ct.affine, atol=1e-3)
 
 
-@pytest.mark.slow
-def test_two_processes_train_together(folder: Path, tmp_path: Path) -> None:
-    done = run_configs(
-        BUNDLE,
-        "train multi_gpu_train",
-        *("--dataset_dir", folder, *SMALL, "--held_out", "['p0-*','p3-*']"),
-        *("--output_dir", tmp_path, "--max_epochs", 1, "--val_interval", 1),
-        cwd=tmp_path,
-        processes=2,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "model.pt").is_file()
-
-
 @pytest.mark.parametrize("configs", ["train", "train classify", "train evaluate", "inference"])
 def test_an_empty_folder_is_named_in_one_line(configs: str, tmp_path: Path) -> None:
     done = run_configs(BUNDLE, configs, "--dataset_dir", tmp_path, cwd=tmp_path)

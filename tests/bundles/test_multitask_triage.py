@@ -395,30 +395,6 @@ def test_the_temperature_divides_the_identification_logit(names: tuple[str, ...]
     assert float(study["pred_identification"]) == pytest.approx(1 / (1 + np.exp(-2.0)))
 
 
-@pytest.mark.slow
-def test_two_processes_train_and_evaluate_together(folder: Path, tmp_path: Path) -> None:
-    options = ("--dataset_dir", folder, *SMALL, "--held_out", "['p2-*','p3-*']")
-    done = run_configs(
-        BUNDLE,
-        "train multi_gpu_train",
-        *(*options, "--output_dir", tmp_path, "--max_epochs", 1, "--val_interval", 1),
-        cwd=tmp_path,
-        processes=2,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    done = run_configs(
-        BUNDLE,
-        "train evaluate multi_gpu_evaluate",
-        *(*options, "--output_dir", tmp_path, "--checkpoint", tmp_path / "model.pt"),
-        cwd=tmp_path,
-        processes=2,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    with (tmp_path / "studies.csv").open() as stream:
-        names = [row["name"] for row in csv.DictReader(stream)]
-    assert names == ["p2-covid19", "p3-bacterial"]
-
-
 @pytest.mark.parametrize("configs", ["train", "train evaluate", "inference"])
 def test_an_empty_folder_is_named_in_one_line(configs: str, tmp_path: Path) -> None:
     done = run_configs(BUNDLE, configs, "--dataset_dir", tmp_path, cwd=tmp_path)

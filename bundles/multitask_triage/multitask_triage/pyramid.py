@@ -112,4 +112,7 @@ class IdentificationHead(nn.Module):
 
     def forward(self, descriptors: torch.Tensor, studies: int) -> torch.Tensor:
         """Classify (studies * slices, channels, bins, bins), study by study: (studies, 1)."""
-        return self.layers(self.pool(descriptors.unflatten(0, [studies, -1])))
+        _, channels, rows, columns = descriptors.shape
+        # Not `unflatten`, which an export to ONNX fixes to the number of slices that it saw.
+        by_study = descriptors.reshape(studies, -1, channels, rows, columns)
+        return self.layers(self.pool(by_study))
