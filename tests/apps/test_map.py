@@ -228,8 +228,8 @@ esac
 @pytest.mark.parametrize("variant", ["cpu", "gpu"])
 def test_what_a_variant_installs(engine: Engine, recording_programs: Path, variant: str) -> None:
     script = (
-        "cp /opt/holoscan/app/requirements.txt /tmp/requirements.txt"
-        " && PATH=/programs:$PATH:/usr/sbin sh /opt/holoscan/app/map/install.sh /tmp/requirements.txt"
+        "cp /opt/holoscan/app/requirements.txt /tmp/ && cd /tmp"
+        " && PATH=/programs:$PATH:/usr/sbin sh /opt/holoscan/app/map/install.sh requirements.txt"
     )
     done = engine.run(
         *("run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "sh"),
@@ -327,6 +327,39 @@ def test_the_express_workflow_starts_it(engine: Engine, phantom_study: Path, out
         options += ["--env", f"{variable}={path}", "--volume", folder % path]
     command = arguments["command"].split(",")
     done = engine.run("run", "--rm", *RESTRICTED, *options, image_tag("cpu"), *command, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert {"result.json", "seg.dcm", "sr.dcm"} <= {path.name for path in output.iterdir()}
+
+
+def test_the_pod_of_the_kubernetes_job_runs_it(
+    engine: Engine, phantom_study: Path, output: Path
+) -> None:
+    job = next(yaml.safe_load_all((APP / "deploy" / "kubernetes_job.yaml").read_text()))
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    _readable(output.parent)
+    user, security = pod["securityContext"], container["securityContext"]
+    limit = container["resources"]["limits"]["memory"].replace("Gi", "g")
+    options = ["--user", f"{user['runAsUser']}:{user['runAsGroup']}", "--memory", limit]
+    options += [f"--cap-drop={capability}" for capability in security["capabilities"]["drop"]]
+    # Only what it mounts itself is writable.
+    options += ["--read-only"] if security["readOnlyRootFilesystem"] else []
+    options += ["--read-only-tmpfs=false"] if engine.name == "podman" else []
+    options += [] if security["allowPrivilegeEscalation"] else ["--security-opt=no-new-privileges"]
+    places = {"study": phantom_study, "results": output}
+    for mount in container["volumeMounts"]:
+        name, path = mount["name"], mount["mountPath"]
+        if name in places:
+            access = ":ro" if mount.get("readOnly") else ""
+            options += ["--volume", f"{places[name]}:{path}{access}"]
+        else:
+            options += ["--tmpfs", path]
+    command = [*container.get("command", []), *container.get("args", [])]
+    done = engine.run(
+        *("run", "--rm", "--network", "none", "--env", "OMP_NUM_THREADS=1", *options),
+        *(container["image"], *command),
+        timeout=900,
+    )
     assert done.returncode == 0, done.stderr
     assert {"result.json", "seg.dcm", "sr.dcm"} <= {path.name for path in output.iterdir()}
 
