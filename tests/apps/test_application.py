@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
@@ -115,6 +117,48 @@ def test_an_output_that_cannot_be_written(study: Path, oracle_models: Path, tmp_
     done = _run("-i", study, "-o", tmp_path / "out", "-m", oracle_models, "-l", "error")
     assert done.returncode == 6
     _assert_one_line(done.stderr, "cannot write the results", str(tmp_path / "out"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_a_disk_that_fills_up(study: Path, oracle_models: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        done = _run("-i", study, "-o", disk / "out", "-m", oracle_models, "-l", "error")
+        assert done.returncode == 6
+        _assert_one_line(done.stderr, "cannot write the results (No space left on device)")
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_leaves_nothing_or_everything(
+    study: Path, oracle_models: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(APP), "-i", str(study), "-m", str(oracle_models), "-o"]
+    start = time.monotonic()
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    whole_s = time.monotonic() - start
+    names = sorted(file.name for file in (tmp_path / "whole").iterdir())
+    n_killed = 0
+    for share in (0.3, 0.6, 0.8, 0.9, 0.95, 0.98):
+        parent = tmp_path / str(share)
+        parent.mkdir()
+        running = subprocess.Popen(
+            [*command, str(parent / "out")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(share * whole_s)
+        running.kill()
+        n_killed += running.wait() == -signal.SIGKILL
+        if (parent / "out").exists():
+            assert sorted(file.name for file in (parent / "out").iterdir()) == names
+            seg = dcmread(parent / "out" / "seg.dcm")
+            assert seg.SOPInstanceUID == dcmread(tmp_path / "whole" / "seg.dcm").SOPInstanceUID
+    assert n_killed
 
 
 def _schema(name: str) -> dict[str, object]:

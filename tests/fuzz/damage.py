@@ -51,8 +51,8 @@ def with_spots(content: bytes, changes: list[tuple]) -> bytes:
 def with_edits(content: bytes, changes: list[tuple]) -> bytes:
     """Change elements anywhere in the tree of a data set; what cannot be written stays as it was.
 
-    "move" gives an element the value of another of its kind, "repeat" doubles the items of a
-    sequence.
+    "move" gives an element that is no sequence the value of another of its kind, "repeat" doubles
+    the items of a sequence.
     """
     dataset = dcmread(io.BytesIO(content))
     for place, kind, text, number in changes:
@@ -75,7 +75,8 @@ def with_edits(content: bytes, changes: list[tuple]) -> bytes:
 def _changed(
     element: DataElement, kind: str, text: str, number: float, holders: list[tuple]
 ) -> Any:
-    if kind == "move":
+    # A sequence in its own item would never end, for the writer here first of all.
+    if kind == "move" and element.VR != "SQ":
         same = [other for _, other in holders if other.VR == element.VR and other is not element]
         return same[len(text) % len(same)].value if same else element.value
     if kind == "repeat" and element.VR == "SQ":

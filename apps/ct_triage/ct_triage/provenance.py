@@ -20,6 +20,7 @@ from pydicom.valuerep import DA, TM
 from ct_triage import __version__
 from ct_triage.codes import PrivateCodes
 from ct_triage.configuration import Configuration
+from ct_triage.scanning import value_of
 from ct_triage.volume import Volume
 
 APPLICATION = "ct_triage"
@@ -282,7 +283,9 @@ def source_images(volume: Volume) -> list[Dataset]:
         for keyword in IDENTIFYING_KEYWORDS:
             setattr(image, keyword, None)
         image.ImageOrientationPatient = orientation
-        image.SliceThickness = header.get("SliceThickness") or slice_spacing_mm
+        thickness = value_of(header, "SliceThickness")
+        known = isinstance(thickness, int | float) and 0 < thickness < math.inf
+        image.SliceThickness = thickness if known else slice_spacing_mm
         image.SpacingBetweenSlices = slice_spacing_mm
         images.append(image)
     return [_multi_frame(images)] if volume.frames else images

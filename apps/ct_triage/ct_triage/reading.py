@@ -12,7 +12,7 @@ from pydicom.uid import generate_uid
 from ct_triage.errors import BrokenSeriesError
 from ct_triage.pixels import AIR_HU, MAX_HU, Slice, decode_file, decode_frames
 from ct_triage.provenance import COPIED_KEYWORDS
-from ct_triage.scanning import text_of, value_of
+from ct_triage.scanning import text_of, uid_of, value_of
 from ct_triage.series import Series
 from ct_triage.stacks import DUPLICATE_MM
 from ct_triage.volume import Volume
@@ -55,7 +55,8 @@ def read_volume(series: Series) -> Volume:
     affine = _affine(series, headers, positions[order], normal)
     if _is_tilted(affine, normal):
         notes.append("the slices are sheared against their normal (gantry tilt)")
-    headers = _with_frame_of_reference(series, _without_unreadable(headers, notes), notes)
+    headers = _with_modality(_without_unreadable(headers, notes), notes)
+    headers = _with_frame_of_reference(series, headers, notes)
 
     voxels = np.empty((len(headers), headers[0].Rows, headers[0].Columns), dtype=np.int16)
     n_without_rescale = n_padded = 0
@@ -182,11 +183,22 @@ def _is_readable(header: Dataset, keyword: str) -> bool:
     return True
 
 
+def _with_modality(headers: list[Dataset], notes: list[str]) -> list[Dataset]:
+    """Say that the images are CT where they do not; their SOP class does."""
+    silent = [index for index, header in enumerate(headers) if not text_of(header, "Modality")]
+    if silent:
+        notes.append(f"{len(silent)} images name no Modality; by their SOP class they are CT")
+    for index in silent:
+        headers[index] = headers[index][:]
+        headers[index].add_new("Modality", "CS", "CT")
+    return headers
+
+
 def _with_frame_of_reference(
     series: Series, headers: list[Dataset], notes: list[str]
 ) -> list[Dataset]:
     """Give all slices one Frame of Reference UID; derive it where the source has none."""
-    uids = [text_of(header, "FrameOfReferenceUID") for header in headers]
+    uids = [uid_of(header, "FrameOfReferenceUID") for header in headers]
     if len(set(uids)) == 1 and uids[0]:
         return headers
     if len(set(uids) - {""}) > 1:

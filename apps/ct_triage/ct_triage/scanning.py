@@ -130,6 +130,12 @@ def text_of(header: Dataset, keyword: str) -> str:
     return str(value_of(header, keyword, "")).strip()
 
 
+def uid_of(header: Dataset, keyword: str) -> str:
+    """Value of a UID, valid or not; '' where it is missing, unreadable or more than one."""
+    values = values_of(header, keyword)
+    return values[0].strip() if len(values) == 1 else ""
+
+
 def values_of(header: Dataset, keyword: str) -> tuple[str, ...]:
     """Values of an attribute as texts, whatever their number."""
     value = value_of(header, keyword, ())

@@ -24,7 +24,7 @@ from ct_triage.errors import NoSeriesError, Refusal
 from ct_triage.limits import MAX_MATRIX, MAX_SLICES, MAX_VOXELS
 from ct_triage.multiframe import frame_headers
 from ct_triage.preference import preference, region
-from ct_triage.scanning import Scan, scan_folder, text_of, value_of, values_of
+from ct_triage.scanning import Scan, scan_folder, text_of, uid_of, value_of, values_of
 from ct_triage.stacks import Image, Stack, divide, slice_normal
 
 logger = logging.getLogger(__name__)
@@ -239,9 +239,12 @@ def _candidates(uid: str, images: list[Image]) -> tuple[list[Series], list[str]]
     """Drop what is no slice, divide the rest into stacks, and say which cannot be used."""
     name = f"series {uid or 'without a UID'}"
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
-        n_without = sum(not text_of(image.header, keyword) for image in images)
+        n_without = sum(not uid_of(image.header, keyword) for image in images)
         if n_without:
             return [], [f"{name} has {n_without} images without a {keyword}"]
+    studies = {text_of(image.header, "StudyInstanceUID") for image in images}
+    if len(studies) > 1:
+        return [], [f"{name} has images of {len(studies)} studies; send each as its own series"]
     images, n_conflicts = _without_copies(images)
     if n_conflicts:
         return [], [f"{name} has {n_conflicts} SOP Instance UIDs that stand for several images"]

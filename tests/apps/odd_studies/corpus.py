@@ -213,6 +213,18 @@ def reversed_and_missing_instance_numbers(study: Path) -> None:
     edit(study, number)
 
 
+@refused(NO_SERIES, "has images of 2 studies; send each as its own series")
+def one_image_of_another_study(study: Path) -> None:
+    dataset = dcmread(files_of(study)[9])
+    dataset.StudyInstanceUID = other_uid(dataset.StudyInstanceUID)
+    dataset.save_as(files_of(study)[9])
+
+
+@reads("32 images name no Modality; by their SOP class they are CT")
+def no_modality(study: Path) -> None:
+    set_all(study, Modality=None)
+
+
 @refused(BROKEN, "2 frames of reference")
 def two_frames_of_reference(study: Path) -> None:
     edit(study, lambda _, d: setattr(d, "FrameOfReferenceUID", other_uid("frame")), every=2)
