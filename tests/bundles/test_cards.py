@@ -105,18 +105,20 @@ def _in_order(card: str) -> list[list[str]]:
     return [words for block in blocks for words in block]
 
 
-def _with_variant(commands: Iterable[Sequence[str]], variant: str) -> list[list[str]]:
+def _with_variant(commands: Sequence[Sequence[str]], variant: str) -> list[list[str]]:
     """Lay a variant over the bundle's own configs of each command, once for each of these."""
     result: dict[tuple[str, ...], list[str]] = {}
+    by_member = any("evaluate_member" in _configs(words) for words in commands)
     for words in commands:
         own = tuple(name for name in _configs(words) if "/" not in name)
-        # The rule merges released members, whatever is trained.
-        if not own or (variant.startswith("members/") and "train" not in own):
+        # An ensemble merges released members, whatever is trained.
+        if not own or (by_member and own not in {("train",), ("train", "evaluate_member")}):
             continue
         files = [f"configs/{name}.json" for name in (*own, variant)]
         place = words.index("--config_file") + 1
         changed = [*words[:place], str(files), *words[place + 1 :]]
-        if not (_is_training(words) or "--checkpoint" in words):
+        if "evaluate_member" in own or not (_is_training(words) or "--checkpoint" in words):
+            # Of an option that is given twice, the last counts.
             changed += ["--checkpoint", "OUTPUT/model.pt"]
         result.setdefault(own, changed)
     return list(result.values())
