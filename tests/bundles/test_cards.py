@@ -61,8 +61,20 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "members/fpn": {"member": "fpn"},
         "members/dpn92": {"member": "dpn92"},
     },
-    "multitask_triage": {"variants/spatial_4": {}, "variants/latent": {}, "variants/resnet50": {}},
-    "mask_rcnn_classifier": {"variants/s": {}, "variants/full": {}, "variants/resnet50": {}},
+    "multitask_triage": {
+        "variants/spatial_4": {},
+        "variants/latent": {},
+        "variants/resnet50": {},
+        "variants/lesions_first": {},
+        "variants/cpu": {},
+        "variants/identification_only": {},
+    },
+    "mask_rcnn_classifier": {
+        "variants/s": {},
+        "variants/full": {},
+        "variants/resnet50": {},
+        "variants/cpu": {},
+    },
 }
 ELSEWHERE = {"variants/fine_tune"}
 

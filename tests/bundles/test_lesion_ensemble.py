@@ -37,7 +37,7 @@ from monai.transforms import Orientation
 from tools.bundles.release import release_member
 
 BUNDLE = BUNDLES_FOLDER / "lesion_ensemble"
-MEMBERS = ("resnet21_axial_0", "resnet18_axial_0", "fpn_axial_0")
+MEMBERS = ("resnet21_axial_0", "fpn_axial_0")
 HU_WINDOW = (-1024, 600)
 SMALL = ("--spacing_mm", [6.0, 6.0, 6.0])
 

@@ -1,6 +1,7 @@
 """Readers of published collections, on miniature trees of the publishers' layout."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from PIL import Image
 from tools.datasets.published import COLLECTIONS, Case, assign_folds, build_datalist
 from tools.datasets.published.__main__ import main
 from tools.datasets.published.covidx_ct import patient_of
+from tools.datasets.published.medseg9 import MEDSEG9
+from tools.datasets.published.tree import write_tree
 from tools.datasets.tree import DatasetError
-from tools.phantom import Grid, build_phantom, write_dicom_series
+from tools.phantom import Grid, build_phantom, write_dicom_series, write_nifti
 
 
 def nifti(path: Path, shape: tuple[int, ...] = (3, 2, 2)) -> None:
@@ -448,6 +451,70 @@ def test_patients_in_two_published_splits_are_told(
         table.write("NCP_1_10_0001.png 2 0 0 1 1\n")
     assert write("covidx_ct", tmp_path, tmp_path / "list.json") == 0
     assert "1 patients are in two of the publisher's splits: NCP_1" in capsys.readouterr().out
+
+
+def test_a_tree_holds_binary_masks_and_keeps_a_patients_cases_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    covid19_ct_seg20(tmp_path / "c")
+    tree = ("--tree", str(tmp_path / "tree"), "--folds", "2", "--label", "lesion")
+    assert main(["covid19_ct_seg20", "--root", str(tmp_path / "c"), *tree]) == 0
+    names = ("coronacases-001", "radiopaedia-10", "radiopaedia-10.1")
+    folder = tmp_path / "tree" / "covid19_ct_seg20"
+    assert {path.name for path in folder.iterdir()} == {
+        f"covid19-ct-seg20-{name}_{kind}.nii.gz"
+        for name in names
+        for kind in ("ct", "lung", "lesion")
+    }
+    fold = [
+        re.search(r"--held_out \"(\[.*\])\"", told)
+        for told in (
+            capsys.readouterr().out,
+            main(["covid19_ct_seg20", "--root", str(tmp_path / "c"), *tree, "--fold", "1"]) == 0
+            and capsys.readouterr().out,
+        )
+    ]
+    kept_out = [json.loads(match[1].replace("'", '"')) for match in fold]
+    assert sorted(kept_out) == [
+        ["covid19-ct-seg20-coronacases-001"],
+        ["covid19-ct-seg20-radiopaedia-10"],
+    ]
+
+
+def test_effusion_is_no_lesion_of_a_tree(tmp_path: Path) -> None:
+    medseg9(tmp_path)
+    labels = np.array([[[0, 1], [2, 3]]], np.int16)
+    for name in ("1", "2"):
+        nifti(tmp_path / "rp_im" / f"{name}.nii.gz", labels.shape)
+        nifti(tmp_path / "rp_lung_msk" / f"{name}.nii.gz", labels.shape)
+        nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "rp_msk" / f"{name}.nii.gz")
+    for case, name in write_tree(MEDSEG9, cases_of("medseg9", tmp_path), tmp_path / "tree"):
+        assert name == f"medseg9-{case.patient}"
+    lesion = nibabel.load(tmp_path / "tree" / "medseg9-1_lesion.nii.gz").get_fdata()
+    assert lesion.tolist() == [[[0, 1], [1, 0]]]
+    nifti(tmp_path / "rp_msk" / "1.nii.gz", (3, 3, 3))
+    with pytest.raises(DatasetError, match="rp_msk/1.nii.gz has the shape"):
+        list(write_tree(MEDSEG9, cases_of("medseg9", tmp_path), tmp_path / "tree"))
+
+
+def test_a_dicom_series_becomes_a_volume_of_a_tree(tmp_path: Path) -> None:
+    phantom = build_phantom(Grid.axial((3, 8, 8), (50, 50, 50)), seed=1)
+    write_dicom_series(phantom, tmp_path / "series")
+    list(write_tree(COLLECTIONS["nsclc"], [Case("a b", tmp_path / "series")], tmp_path / "tree"))
+    write_nifti(phantom, tmp_path, "truth")
+    image, truth = (
+        nibabel.as_closest_canonical(nibabel.load(path))
+        for path in (tmp_path / "tree" / "nsclc-a-b_ct.nii.gz", tmp_path / "truth_ct.nii.gz")
+    )
+    assert np.array_equal(image.get_fdata(), truth.get_fdata())
+    assert np.allclose(image.affine, truth.affine)
+
+
+def test_slices_are_no_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    medseg100(tmp_path / "m")
+    tree = ["--root", str(tmp_path / "m"), "--tree", str(tmp_path / "tree"), "--folds", "2"]
+    assert main(["medseg100", *tree, "--label", "lesion"]) == 2
+    assert "holds slices, not volumes" in capsys.readouterr().err
 
 
 def test_list_shows_terms_and_citations(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,7 @@
-"""``python -m tools.datasets.published NAME --root DIR --output FILE``: a MONAI datalist."""
+"""``python -m tools.datasets.published NAME --root DIR --output FILE``: a MONAI datalist.
+
+With ``--tree DIR`` instead, or too, a folder that the bundles train on as ``dataset_dir``.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from . import COLLECTIONS, PublishedSet, build_datalist
+from . import COLLECTIONS, PublishedSet, assign_folds, build_datalist
 from .base import Case, DatasetError, Supervision
+from .tree import write_tree
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--list", action="store_true", help="show names, terms and citations, and end")
     add("--root", type=Path, metavar="DIR", help="folder of the unpacked collection")
     add("--output", type=Path, metavar="FILE", help="datalist to write (JSON)")
+    add("--tree", type=Path, metavar="DIR", help="training tree of the bundles to write")
+    add("--fold", type=int, default=0, help="which fold to name for a bundle's held_out (0)")
     add("--label", choices=("category", "lung", "lesion"), help="what becomes MONAI's label")
     add("--folds", type=int, default=5, help="number of folds (5)")
     add("--seed", type=int, default=0, help="draws the folds (0)")
@@ -40,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(line for c in COLLECTIONS.values() for line in _about(c)))
         return 0
-    if not (options.name and options.root and options.output):
-        parser.error("NAME, --root and --output are needed; --list shows the names")
+    if not (options.name and options.root and (options.output or options.tree)):
+        parser.error("NAME, --root and --output or --tree are needed; --list shows the names")
     collection = COLLECTIONS[options.name]
     label = options.label or collection.supervision[0]
     try:
@@ -49,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         datalist = build_datalist(
             collection, cases, options.root, label=label, folds=options.folds, seed=options.seed
         )
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(datalist, indent=1) + "\n", "utf-8")
+        if options.output:
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text(json.dumps(datalist, indent=1) + "\n", "utf-8")
+        held_out = _write_tree(collection, cases, label, options) if options.tree else []
     except (DatasetError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -58,8 +66,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for section in ("training", "validation", "test"):
         if section in datalist:
             print(f"{section}: {len(datalist[section])} with label {label}")
-    print(f"{options.output}: paths are relative to {options.root}")
+    if options.output:
+        print(f"{options.output}: paths are relative to {options.root}")
+    if options.tree:
+        print(f'{options.tree}: train with --dataset_dir {options.tree} --held_out "{held_out}"')
     return 0
+
+
+def _write_tree(
+    collection: PublishedSet, cases: Sequence[Case], label: Supervision, options: argparse.Namespace
+) -> list[str]:
+    """Write the cases that have the label; return the patients to keep out."""
+    if label == "category":
+        raise DatasetError("a tree holds masks; --label can be lung or lesion")
+    kept = [case for case in cases if getattr(case, label) is not None]
+    fold_of = assign_folds(
+        (case for case in kept if case.split == "training"), options.folds, options.seed
+    )
+    if not 0 <= options.fold < options.folds:
+        raise DatasetError(f"--fold is 0 to {options.folds - 1}, got {options.fold}")
+    written = write_tree(collection, kept, options.tree / collection.name)
+    bar = tqdm(written, desc="writing", unit=" cases", total=len(kept), leave=False, disable=None)
+    held_out = {
+        name.split(".")[0]
+        for case, name in bar
+        if case.split != "training" or fold_of[case.patient] == options.fold
+    }
+    return sorted(held_out)
 
 
 def _read(collection: PublishedSet, root: Path, label: Supervision) -> list[Case]:
