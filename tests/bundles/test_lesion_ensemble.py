@@ -319,6 +319,14 @@ def test_a_default_member_without_weights_is_named(nifti_folder: Path, tmp_path:
 # Commands
 
 
+@pytest.mark.parametrize("recipe", ["", "variants/cpu"])
+def test_slices_of_the_recipes_fit_every_members_network(recipe: str) -> None:
+    parser = ConfigParser()
+    names = ("train", *filter(None, [recipe]))
+    parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in names])
+    assert all(size % parser["divisor"] == 0 for size in parser["train#slice_size"])
+
+
 def test_a_member_trains_and_then_segments_with_another(
     architectures: Mapping, nifti_folder: Path, tmp_path: Path
 ) -> None:

@@ -493,7 +493,7 @@ def test_effusion_is_no_lesion_of_a_tree(tmp_path: Path) -> None:
     lesion = nibabel.load(tmp_path / "tree" / "medseg9-1_lesion.nii.gz").get_fdata()
     assert lesion.tolist() == [[[0, 1], [1, 0]]]
     nifti(tmp_path / "rp_msk" / "1.nii.gz", (3, 3, 3))
-    with pytest.raises(DatasetError, match="rp_msk/1.nii.gz has the shape"):
+    with pytest.raises(DatasetError, match=r"rp_msk/1\.nii\.gz has the shape"):
         list(write_tree(MEDSEG9, cases_of("medseg9", tmp_path), tmp_path / "tree"))
 
 
