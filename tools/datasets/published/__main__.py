@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from . import COLLECTIONS, PublishedSet, assign_folds, build_datalist
 from .base import Case, DatasetError, Supervision
-from .tree import write_tree
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,6 +76,9 @@ def _write_tree(
     collection: PublishedSet, cases: Sequence[Case], label: Supervision, options: argparse.Namespace
 ) -> list[str]:
     """Write the cases that have the label; return the patients to keep out."""
+    # MONAI takes seconds to import.
+    from .tree import write_tree
+
     if label == "category":
         raise DatasetError("a tree holds masks; --label can be lung or lesion")
     kept = [case for case in cases if getattr(case, label) is not None]

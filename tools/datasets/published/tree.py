@@ -90,11 +90,9 @@ def _write_mask(mask: Path, values: Collection[int], shape: tuple[int, ...], fil
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a volume in its own axis order, and its affine to RAS+ millimetres."""
-    reader = PydicomReader() if path.is_dir() else NibabelReader()
-    if path.suffix == ".mhd":
-        reader = ITKReader()
+    kind = PydicomReader if path.is_dir() else ITKReader if path.suffix == ".mhd" else NibabelReader
     try:
-        volume = LoadImage(reader=reader)(path)
+        volume = LoadImage(reader=kind())(path)
     except (OSError, RuntimeError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
         raise DatasetError(f"{path} cannot be read as a volume") from error
     return volume.numpy(), volume.affine.numpy()
