@@ -117,14 +117,19 @@ def _in_order(card: str) -> list[list[str]]:
     return [words for block in blocks for words in block]
 
 
-def _with_variant(commands: Sequence[Sequence[str]], variant: str) -> list[list[str]]:
+def _with_variant(commands: Sequence[Sequence[str]], name: str, variant: str) -> list[list[str]]:
     """Lay a variant over the bundle's own configs of each command, once for each of these."""
+    keys = json.loads((BUNDLES_FOLDER / name / "configs" / f"{variant}.json").read_text())
+    # Inference knows nothing of how a recipe trains.
+    is_recipe = any(key.startswith(("train#", "loss#")) for key in keys)
     result: dict[tuple[str, ...], list[str]] = {}
     by_member = any("evaluate_member" in _configs(words) for words in commands)
     for words in commands:
         own = tuple(name for name in _configs(words) if "/" not in name)
         # An ensemble merges released members, whatever is trained.
         if not own or (by_member and own not in {("train",), ("train", "evaluate_member")}):
+            continue
+        if is_recipe and "train" not in own:
             continue
         files = [f"configs/{name}.json" for name in (*own, variant)]
         place = words.index("--config_file") + 1
@@ -242,7 +247,7 @@ def test_the_commands_of_a_card_run_with_a_variant(
     name: str, variant: str, alone: tuple[Path, dict[str, Path]]
 ) -> None:
     bundle, places = alone
-    commands = _with_variant(_in_order(_card(name)), variant)
+    commands = _with_variant(_in_order(_card(name)), name, variant)
     _run(_prepared(commands, name, places, VARIANTS[name][variant]), bundle)
 
 
@@ -268,6 +273,9 @@ def test_the_commands_of_a_card_that_make_data_are_understood(
     monkeypatch.chdir(tmp_path)
     # In fenced blocks and, shorter, between words.
     text = _card(name).replace("\\\n", " ").replace("\n", " ").replace("```", "`")
+    for folder in re.findall(r"TREE/\w+", text):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        Path(folder, "patient_ct.nii.gz").touch()
     for module, arguments in re.findall(
         r"python -m (tools\.datasets[\w.]*) ([^`#]*?)(?= *[`#]| python)", text
     ):
