@@ -34,6 +34,8 @@ WORKING_FOLDERS = (
 )
 # What inference writes, where not masks alone.
 TABLES = {"multitask_triage": "identification.csv", "mask_rcnn_classifier": "studies.csv"}
+# Where the last training of a card leaves its weights, if not in OUTPUT.
+TRAINED = {"mask_rcnn_classifier": "CLASSIFIER"}
 # Appended to what the card says.
 ONE_STEP = {"max_epochs": 1, "val_interval": 1}
 LIGHT = {"encoder": "resnet18"}
@@ -136,7 +138,7 @@ def _with_variant(commands: Sequence[Sequence[str]], name: str, variant: str) ->
         changed = [*words[:place], str(files), *words[place + 1 :]]
         if "evaluate_member" in own or not (_is_training(words) or "--checkpoint" in words):
             # Of an option that is given twice, the last counts.
-            changed += ["--checkpoint", "OUTPUT/model.pt"]
+            changed += ["--checkpoint", f"{TRAINED.get(name, 'OUTPUT')}/model.pt"]
         result.setdefault(own, changed)
     return list(result.values())
 
