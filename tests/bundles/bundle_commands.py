@@ -11,6 +11,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from monai.bundle import ConfigParser
 
 BUNDLES_FOLDER = Path(__file__).parents[2] / "bundles"
 BUNDLE_NAMES = sorted(path.parents[1].name for path in BUNDLES_FOLDER.glob("*/configs/train.json"))
@@ -57,8 +58,16 @@ def monai_command(
     command: str, *options: object, cwd: Path, launcher: Sequence[str] = ("-m",)
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of ``python -m monai.bundle``, by another launcher than -m if given."""
+    return run_python(*launcher, "monai.bundle", command, *options, cwd=cwd)
+
+
+def run_python(
+    *words: object, cwd: Path, timeout_s: float = 600, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run Python on one core, without a GPU and with installed packages alone."""
     return subprocess.run(
-        [sys.executable, *launcher, "monai.bundle", command, *map(str, options)],
+        [sys.executable, *map(str, words)],
+        input=stdin,
         cwd=cwd,
         env={
             **os.environ,
@@ -68,7 +77,7 @@ def monai_command(
         },
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=timeout_s,
         check=False,
     )
 
@@ -81,6 +90,14 @@ def as_options(values: dict[str, Any]) -> list[object]:
 def config_files(folder: Path, configs: str) -> list[str]:
     """Return the paths of configs, such as "train" or "train variants/fpn", of a bundle folder."""
     return [str(folder / "configs" / f"{name}.json") for name in configs.split()]
+
+
+def parsed(folder: Path, configs: str, **changes: Any) -> ConfigParser:
+    """Lay configs of a bundle folder over each other, and change keys, to build parts of them."""
+    parser = ConfigParser()
+    parser.read_config(config_files(folder, configs))
+    parser.update({"bundle_root": str(folder), **changes})
+    return parser
 
 
 def run_configs(

@@ -2,12 +2,9 @@
 
 import ast
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +17,10 @@ from bundle_commands import (
     SMALL_TRAINING,
     as_options,
     has_weights,
+    parsed,
     read_config,
+    run_python,
 )
-from monai.bundle import ConfigParser
 
 from tools.bundles.release import release, release_member
 from tools.datasets import __main__ as datasets
@@ -121,7 +119,7 @@ def _in_order(card: str) -> list[list[str]]:
 
 def _with_variant(commands: Sequence[Sequence[str]], name: str, variant: str) -> list[list[str]]:
     """Lay a variant over the bundle's own configs of each command, once for each of these."""
-    keys = json.loads((BUNDLES_FOLDER / name / "configs" / f"{variant}.json").read_text())
+    keys = read_config(BUNDLES_FOLDER / name, variant)
     # Inference knows nothing of how a recipe trains.
     is_recipe = any(key.startswith(("train#", "loss#")) for key in keys)
     result: dict[tuple[str, ...], list[str]] = {}
@@ -174,28 +172,13 @@ def _prepared(
 
 def _run(commands: list[dict[str, Any]], folder: Path) -> None:
     assert commands
-    done = subprocess.run(
-        [sys.executable, RUNNER],
-        input=json.dumps(commands),
-        cwd=folder,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": "",
-            "CUDA_VISIBLE_DEVICES": "",
-        },
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
+    done = run_python(RUNNER, cwd=folder, timeout_s=1800, stdin=json.dumps(commands))
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 def _release_untrained(bundle: Path, folder: Path) -> None:
     """Give a bundle without weights those of untrained networks."""
-    parser = ConfigParser(read_config(bundle, "inference"))
-    parser["bundle_root"] = str(bundle)
+    parser = parsed(bundle, "inference")
     network = parser.get_parsed_content("network_def")
     checkpoint = folder / "untrained.pt"
     if "members" in parser:

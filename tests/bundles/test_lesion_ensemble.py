@@ -15,6 +15,7 @@ import torch
 from bundle_commands import (
     BUNDLES_FOLDER,
     assert_refused_in_one_line,
+    parsed,
     printed_losses,
     read_config,
     run_configs,
@@ -319,11 +320,9 @@ def test_a_default_member_without_weights_is_named(nifti_folder: Path, tmp_path:
 # Commands
 
 
-@pytest.mark.parametrize("recipe", ["", "variants/cpu"])
+@pytest.mark.parametrize("recipe", ["train", "train variants/cpu"])
 def test_slices_of_the_recipes_fit_every_members_network(recipe: str) -> None:
-    parser = ConfigParser()
-    names = ("train", *filter(None, [recipe]))
-    parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in names])
+    parser = parsed(BUNDLE, recipe)
     assert all(size % parser["divisor"] == 0 for size in parser["train#slice_size"])
 
 

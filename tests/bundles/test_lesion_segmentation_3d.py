@@ -19,7 +19,7 @@ from bundle_commands import (
 from monai.bundle import ConfigParser
 
 from tools.bench.measure import cost_of
-from tools.model_table.__main__ import inference
+from tools.model_table.figures import run_of
 from tools.phantom import Phantom
 
 BUNDLE = BUNDLES_FOLDER / "lesion_segmentation_3d"
@@ -125,7 +125,7 @@ def test_a_whole_study_is_segmented_within_6_gb(
     parser = ConfigParser(read_config(BUNDLE, "inference"))
     torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "untrained.pt")
     results = tmp_path / "results"
-    command = inference(BUNDLE, tmp_path / "studies", results)
+    command = run_of(BUNDLE, ["inference"], tmp_path / "studies", results)
     cost = cost_of([*command, "--checkpoint", tmp_path / "untrained.pt"], tmp_path, 1)
     assert read_mask(results / "large_ct_lesion.nii.gz")[0].shape == (512, 512, 300)
     print(f"peak memory {cost.peak_gb:.2f} GB, {cost.cpu_s:.0f} s of CPU")

@@ -12,10 +12,10 @@ import torch
 from bundle_commands import (
     BUNDLES_FOLDER,
     assert_refused_in_one_line,
+    parsed,
     printed_losses,
     run_configs,
 )
-from monai.bundle import ConfigParser
 from torchvision.models.detection._utils import BoxCoder
 
 from tools.datasets.diagnosed import write_opacities
@@ -107,12 +107,10 @@ def test_the_detector_has_the_hyperparameters_of_table_2() -> None:
 
 
 def test_the_short_recipe_changes_what_the_detector_learns_from_and_no_weight() -> None:
-    detectors = []
-    for names in (["train"], ["train", "variants/cpu"], ["inference"]):
-        parser = ConfigParser()
-        parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in names])
-        parser["bundle_root"] = str(BUNDLE)
-        detectors.append(parser.get_parsed_content("detector"))
+    detectors = [
+        parsed(BUNDLE, configs).get_parsed_content("detector")
+        for configs in ("train", "train variants/cpu", "inference")
+    ]
     paper, short, inference = detectors
     overlaps = [d.rpn.proposal_matcher.high_threshold for d in detectors]
     assert overlaps[:2] == [0.75, 0.5]

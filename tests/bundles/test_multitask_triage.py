@@ -3,10 +3,7 @@
 import csv
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import multitask_triage as package
@@ -18,8 +15,10 @@ from bundle_commands import (
     BUNDLES_FOLDER,
     assert_refused_in_one_line,
     monai_command,
+    parsed,
     printed_losses,
     run_configs,
+    run_python,
 )
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
@@ -46,12 +45,7 @@ SMALL_CLASSIFIER = (
 
 
 def _network(*variants: str, **changes: object) -> torch.nn.Module:
-    parser = ConfigParser()
-    names = ["inference", *filter(None, variants)]
-    parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in names])
-    parser["bundle_root"] = str(BUNDLE)
-    for key, value in changes.items():
-        parser[key] = value
+    parser = parsed(BUNDLE, " ".join(["inference", *variants]), **changes)
     torch.manual_seed(1)
     return parser.get_parsed_content("network_def").eval()
 
@@ -217,10 +211,8 @@ def test_the_dice_of_short_trainings_is_of_lesions_alone() -> None:
 
 
 def test_the_first_stage_draws_lesions_alone(folder: Path) -> None:
-    parser = ConfigParser()
-    names = ("train", "variants/lesions_first")
-    parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in names])
-    parser.update({"bundle_root": str(BUNDLE), "dataset_dir": str(folder), "held_out": ["p0-*"]})
+    changes = {"dataset_dir": str(folder), "held_out": ["p0-*"]}
+    parser = parsed(BUNDLE, "train variants/lesions_first", **changes)
     cases = parser.get_parsed_content("training_cases")
     weights = parser.get_parsed_content("train#sampler#weights")
     teaches = [case["supervises_lesion"] for case in cases]
@@ -229,10 +221,7 @@ def test_the_first_stage_draws_lesions_alone(folder: Path) -> None:
 
 
 def test_the_identification_head_can_learn_alone() -> None:
-    parser = ConfigParser()
-    names = ("train", "variants/identification_only")
-    parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in names])
-    parser["bundle_root"] = str(BUNDLE)
+    parser = parsed(BUNDLE, "train variants/identification_only")
     network = parser.get_parsed_content("network_def").train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     lesion, identification = network(torch.rand(4, 1, 64, 64), studies=2)
@@ -303,15 +292,8 @@ network = parser.get_parsed_content("network").train()
 lesion, identification = network(torch.rand(4, 1, *parser["train#slice_size"]), studies=2)
 (lesion.mean() + identification.mean()).backward()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", step, BUNDLE, BUNDLE / "configs" / "train.json"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    config = BUNDLE / "configs" / "train.json"
+    done = run_python("-c", step, BUNDLE, config, cwd=tmp_path, timeout_s=120)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_commands import BUNDLE_NAMES, BUNDLES_FOLDER, read_config
-from monai.bundle import ConfigParser
+from bundle_commands import BUNDLE_NAMES, BUNDLES_FOLDER, parsed, read_config
 
 from tools.bundles.release import release, release_member
 
@@ -31,9 +30,7 @@ def _settle(network: torch.nn.Module, image: torch.Tensor) -> None:
 
 
 def _network(bundle: Path) -> torch.nn.Module:
-    parser = ConfigParser(read_config(bundle, "inference"))
-    parser["bundle_root"] = str(bundle)
-    return parser.get_parsed_content("network_def")
+    return parsed(bundle, "inference").get_parsed_content("network_def")
 
 
 def _image(bundle: Path) -> torch.Tensor:
@@ -107,9 +104,7 @@ def test_a_changed_weight_file_is_refused_by_its_hash(
     copy = shutil.copytree(bundle, tmp_path / "copy")
 
     def check() -> object:
-        parser = ConfigParser(read_config(copy, "inference"))
-        parser["bundle_root"] = str(copy)
-        return parser.get_parsed_content("check_weights")
+        return parsed(copy, "inference").get_parsed_content("check_weights")
 
     assert check()
     file = copy / "models" / "model.pt"

@@ -12,9 +12,9 @@ from bundle_commands import (
     SMALL_TRAINING,
     STAGES,
     as_options,
+    parsed,
     run_configs,
 )
-from monai.bundle import ConfigParser
 
 # Two patients for each process to validate on; unseen-* of those with a diagnosis.
 KEPT_OUT = ["case1", "case8", "unseen-*"]
@@ -30,27 +30,15 @@ def test_two_processes_train_and_evaluate_together(name: str, tree: Path, tmp_pa
         | {"output_dir": tmp_path / "out"}
     )
     if "classify" in training:
-        parser = ConfigParser(ConfigParser.load_config_files(str(bundle / "configs/train.json")))
-        parser["bundle_root"] = str(bundle)
-        weights = parser.get_parsed_content("detector").state_dict()
+        weights = parsed(bundle, "train").get_parsed_content("detector").state_dict()
         torch.save(weights, tmp_path / "detector.pt")
         options += ["--segmentation_checkpoint", tmp_path / "detector.pt"]
-    done = run_configs(
-        bundle,
-        f"{training} multi_gpu_train",
-        *(*options, "--max_epochs", 1, "--val_interval", 1),
-        cwd=tmp_path,
-        processes=2,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    done = run_configs(
-        bundle,
-        f"{evaluation} multi_gpu_evaluate",
-        *(*options, "--checkpoint", tmp_path / "out" / "model.pt"),
-        cwd=tmp_path,
-        processes=2,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    for configs, more in (
+        (f"{training} multi_gpu_train", {"max_epochs": 1, "val_interval": 1}),
+        (f"{evaluation} multi_gpu_evaluate", {"checkpoint": tmp_path / "out" / "model.pt"}),
+    ):
+        done = run_configs(bundle, configs, *options, *as_options(more), cwd=tmp_path, processes=2)
+        assert done.returncode == 0, done.stderr[-2000:]
     if name == "mask_rcnn_classifier":
         assert "study_accuracy" in (tmp_path / "out" / "summary.csv").read_text()
         return

@@ -14,7 +14,7 @@ from tools.bench.measure import REPOSITORY, BenchError, cost_of, told, worker
 from tools.bench.suite import machine
 from tools.bundles.generate import BUNDLE_NAMES
 
-from .figures import evaluate, link_real
+from .figures import evaluate, link_real, run_of
 from .table import COLUMNS, NO_WEIGHTS, name_cell, read_rows, write_rows
 
 # Nothing is trained on phantoms of seeds from here on (tools/datasets).
@@ -95,9 +95,8 @@ def _row(bundle: Path, scratch: Path, options: argparse.Namespace) -> list[str]:
 
     describe = [sys.executable, "-W", "ignore", "-m", "tools.model_table.describe", bundle]
     known = told(cost_of(describe, folder("describe"), threads))
-    cost = cost_of(
-        inference(bundle, scratch / "studies", folder("masks")), folder("inference"), threads
-    )
+    inference = run_of(bundle, ["inference"], scratch / "studies", folder("masks"))
+    cost = cost_of(inference, folder("inference"), threads)
     figures = [
         evaluate(
             bundle,
@@ -117,15 +116,6 @@ def _row(bundle: Path, scratch: Path, options: argparse.Namespace) -> list[str]:
         *figures,
         f"{cost.wall_s:.0f}",
         f"{cost.peak_gb:.1f} GB",
-    ]
-
-
-def inference(bundle: Path, studies: Path, results: Path, *options: object) -> list[object]:
-    """Return the command that runs a bundle's inference config on a folder of studies."""
-    return [
-        *(sys.executable, "-W", "ignore", "-m", "monai.bundle", "run"),
-        *("--config_file", bundle / "configs" / "inference.json", "--bundle_root", bundle),
-        *("--dataset_dir", studies, "--output_dir", results, *options),
     ]
 
 

@@ -46,6 +46,16 @@ NAMED = {
 }
 
 
+def run_of(bundle: Path, configs: Sequence[str], data: Path, results: Path) -> list[object]:
+    """Return the command that runs a bundle's configs, by their names, on a folder."""
+    files = [str(bundle / "configs" / f"{name}.json") for name in configs]
+    return [
+        *(sys.executable, "-W", "ignore", "-m", "monai.bundle", "run"),
+        *("--config_file", str(files), "--bundle_root", bundle),
+        *("--dataset_dir", data, "--output_dir", results),
+    ]
+
+
 def evaluate(
     bundle: Path, data: Path, scratch: Path, threads: int, *, everything: bool, collections: bool
 ) -> str:
@@ -77,18 +87,9 @@ def evaluate(
         If the evaluation fails.
     """
     kind = EVALUATIONS.get(bundle.name, Evaluation())
-    configs = [str(bundle / "configs" / f"{name}.json") for name in kind.configs]
+    command = run_of(bundle, kind.configs, data, scratch)
     try:
-        cost_of(
-            [
-                *(sys.executable, "-W", "ignore", "-m", "monai.bundle", "run"),
-                *("--config_file", str(configs), "--bundle_root", bundle),
-                *("--dataset_dir", data, "--output_dir", scratch),
-                *("--evaluate_all", everything),
-            ],
-            scratch,
-            threads,
-        )
+        cost_of([*command, "--evaluate_all", everything], scratch, threads)
     except BenchError as error:
         if "nothing to evaluate" in str(error):
             return "none"
