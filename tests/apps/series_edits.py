@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import gdcm
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -33,3 +34,19 @@ def assert_is_phantom(volume: Volume, phantom: Phantom, tolerance_hu: int = 0) -
     assert np.allclose(sorted([first[0], last[0]]), [0, phantom.hu.shape[0] - 1], atol=1e-3)
     in_order = phantom.hu if first[0] < last[0] else phantom.hu[::-1]
     assert np.abs(volume.voxels.astype(int) - in_order).max() <= tolerance_hu
+
+
+def with_gdcm(file: Path, syntax: int) -> None:
+    """Compress a file by GDCM, which can what pydicom's encoders cannot."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(file))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(file))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
