@@ -8,7 +8,6 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.cluster.vq import kmeans2
 from skimage.morphology import remove_small_holes
-from skimage.segmentation import expand_labels
 
 from ct_triage.memory import release_free_memory
 from ct_triage.network import AxialView, Region, SliceNetwork, bounding_region, box_of
@@ -122,7 +121,10 @@ def _sides(lungs: BoolMask, view: AxialView) -> npt.NDArray[np.uint8]:
     side_of_core[left_share >= WHOLE_PIECE_SHARE] = LEFT
     side_of_core[left_share <= 1 - WHOLE_PIECE_SHARE] = RIGHT
     side_of_core[0] = 0
-    whole = expand_labels(side_of_core[cores], distance=BRIDGE_RADIUS_VOXELS + 1)
+    whole = side_of_core[cores]
+    neighbours = ndimage.generate_binary_structure(3, 1)
+    for _ in range(BRIDGE_RADIUS_VOXELS + 1):
+        whole = np.where(whole, whole, ndimage.grey_dilation(whole, footprint=neighbours))
     np.copyto(sides[wider], whole, where=lungs & (whole > 0))
     return sides
 
