@@ -42,6 +42,8 @@ GOOD = Features(
     tissue_share=0.96,
     air_hu=-999.0,
     noise_hu=15.0,
+    noisy_slices_hu=17.0,
+    odd_slices=0.0,
     slice_spacing_mm=5.0,
 )
 
@@ -84,6 +86,38 @@ def test_features_are_what_they_are_called() -> None:
 @pytest.mark.parametrize("noise_hu", [5.0, 50.0, 200.0])
 def test_noise_is_told_whatever_it_is(noise_hu: float) -> None:
     assert measure(*_box_chest(noise_hu)).noise_hu == pytest.approx(noise_hu, rel=0.25)
+
+
+def test_noise_in_some_slices_is_not_averaged_away() -> None:
+    volume, *lungs = _box_chest()
+    noise = np.random.default_rng(1).normal(0, 300, volume.voxels[:25].shape)
+    volume.voxels[:25] += noise.astype(np.int16)
+    features = measure(volume, *lungs)
+    assert features.noise_hu < 20
+    assert features.noisy_slices_hu > 200
+
+
+def _empty(hu: np.ndarray) -> None:
+    hu[30:33] = -1000
+
+
+def _repeated(hu: np.ndarray) -> None:
+    hu[30:34] = hu[30]
+
+
+def _swapped(hu: np.ndarray) -> None:
+    hu[[12, 40]] = hu[[40, 12]]
+
+
+@pytest.mark.parametrize(("change", "count"), [(_empty, 3), (_repeated, 3), (_swapped, 2)])
+def test_slices_that_no_scanner_makes_are_counted(change, count: int) -> None:
+    volume, *lungs = _box_chest()
+    # The body narrows to the head, so that slices differ.
+    for index, picture in enumerate(volume.voxels):
+        picture[:, : 10 + index // 2] = -1000
+    assert measure(volume, *lungs).odd_slices == 0
+    change(volume.voxels)
+    assert measure(volume, *lungs).odd_slices == count
 
 
 def test_the_order_of_slices_and_columns_changes_nothing() -> None:

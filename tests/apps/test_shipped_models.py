@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from ct_triage.configuration import Configuration
+from ct_triage.lesion_models import LESION_MODELS
 from ct_triage.pipeline import Pipeline
 from tools.phantom import Grid, Phantom, build_phantom, write_dicom_series
 
@@ -49,6 +51,29 @@ def test_a_healthy_phantom_is_nearly_free_of_lesions(tmp_path: Path) -> None:
     write_dicom_series(build_phantom(grid, "normal", seed=7), tmp_path / "study")
     _, findings = _run(tmp_path / "study", tmp_path / "out")
     assert findings["both_lungs"]["lesion_share_percent"] < 1.0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "multitask_triage",
+        pytest.param("lesion_segmentation_3d", marks=pytest.mark.slow),
+        pytest.param("lesion_ensemble", marks=pytest.mark.slow),
+    ],
+)
+def test_every_other_lesion_bundle_that_ships_runs(name: str, tmp_path: Path) -> None:
+    write_dicom_series(
+        build_phantom(Grid.axial((32, 160, 160), (10.0, 2.4, 2.4)), "covid19", 7),
+        tmp_path / "study",
+    )
+    identification = LESION_MODELS[name].identifies
+    configuration = Configuration.model_validate(
+        {"models": {"lesions": name}, "identification": identification}
+    )
+    Pipeline(tmp_path / "study", tmp_path / "out", BUNDLES, configuration).run()
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert name in [model["name"] for model in result["models"]]
+    assert ("identification" in result["findings"]) == identification
 
 
 needs_data = pytest.mark.skipif(

@@ -43,6 +43,7 @@ USUAL = Features(
         "tissue_share": 0.96,
         "air_hu": -999.0,
         "noise_hu": 15.0,
+        "noisy_slices_hu": 17.0,
         "slice_spacing_mm": 5.0,
     }
 )

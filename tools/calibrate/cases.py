@@ -17,9 +17,7 @@ from ct_triage.lesion_models import LESION_MODELS, load_lesion_model
 from ct_triage.lesions import LesionModel, SliceLesionModel
 from ct_triage.lungs import segment_lungs
 from ct_triage.network import AxialView, SliceNetwork
-from ct_triage.reading import AIR_HU, MAX_HU
-from ct_triage.volume import Volume
-from tools.evaluate.ct import read_ct
+from tools.evaluate.ct import as_volume, read_ct
 from tools.evaluate.masks import (
     EvaluationError,
     MaskFile,
@@ -77,12 +75,6 @@ def dice_of_map(row: dict[str, Any]) -> list[float]:
     probabilities, truth, *lungs = (volume.array for volume in read_map(row))
     inside = lungs[0] if lungs else True
     return [_dice((probabilities >= t) & inside, truth) for t in THRESHOLDS]
-
-
-def as_volume(ct: hd.Volume) -> Volume:
-    """Return CT in HU as the application has it."""
-    hu = np.rint(ct.array).clip(AIR_HU, MAX_HU).astype(np.int16)
-    return Volume(hu, ct.affine, ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,10 @@ from ct_triage.quality import ACCEPTABLE, COORDINATES, Reference, coordinates, j
 from ct_triage.quality_features import FEATURE_NAMES, Features, measure
 from ct_triage.severity import BoolMask
 from ct_triage.volume import Volume
-from tools.calibrate.cases import DEFAULTS, as_volume
+from tools.calibrate.cases import DEFAULTS
 from tools.calibrate.site_file import write_whole
 from tools.evaluate.cases import progress, read_datalist, rows_of
-from tools.evaluate.ct import read_ct
+from tools.evaluate.ct import as_volume, read_ct
 from tools.evaluate.masks import EvaluationError, MaskFile, on_common_grid, read_mask
 from tools.evaluate.report import Picture, Report, Table
 from tools.phantom import Grid, build_phantom

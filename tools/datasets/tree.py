@@ -16,6 +16,8 @@ from .phantoms import write_phantoms
 REAL = ("lctsc", "medseg", "coronacases")
 SYNTHETIC = {f"{name}_synthetic": name for name in REAL}
 NAMES = (*REAL, *SYNTHETIC, "phantoms")
+SAME_PATIENT = {"case3": "case2"}
+"""Volumes of MedSeg that are another reconstruction of a patient."""
 CORONACASES_FILE = Path("covid19_ct_seg20", "coronacases_slices.npz")
 
 
@@ -68,6 +70,12 @@ def build_tree(
             patients = _link_nifti(_existing(source / name), folder)
         for patient in patients:
             report(f"{name}: {patient}")
+
+
+def patient_of(name: str) -> str:
+    """Return whose volume it is; synthetic ones, NAME.synthetic-N, are of the patient NAME."""
+    patient = name.split(".")[0]
+    return SAME_PATIENT.get(patient, patient)
 
 
 def _existing(path: Path) -> Path:

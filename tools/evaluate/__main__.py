@@ -21,6 +21,8 @@ COMMANDS = {
     "readers": "readers and a model against panels of readers",
     "correlation": "Pearson correlation of severity per lung",
     "cohort": "phantom studies through the application to all of the above; resumable",
+    "goals": "lungs and lesions of patients against the project's goals, failing ones pictured",
+    "application": "the same, of what the application finds in the CT of a training tree",
     "graded": "severity and identification on graded phantoms and unseen real lungs; resumable",
 }
 

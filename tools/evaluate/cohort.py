@@ -169,7 +169,9 @@ def process_all(
                 "--workers goes on with the rest"
             ) from error
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Waiting here: leaving the block asks for a shutdown again, which would take the
+            # cancelling back.
+            pool.shutdown(cancel_futures=True)
             raise
 
 

@@ -141,6 +141,7 @@ class PrivateCodes:
             "noise": codes.cid6315.PoorSNR,
             "hounsfield_scale": codes.cid6135.InappropriateImageProcessing,
             "slice_spacing": code("SLICE_SPACING", "Slices too far apart"),
+            "odd_slices": code("ODD_SLICES", "Slices empty, repeated or out of place"),
             "lungs_implausible": code("NO_LUNGS", "What was found does not look like lungs"),
             "far_from_training": code("UNKNOWN_KIND", "Unlike the studies the models know"),
         }

@@ -138,6 +138,13 @@ class MultitaskLesionModel(SliceLesionModel):
 
     identifies: ClassVar[bool] = True
 
+    @classmethod
+    def load(cls, bundle: Path, threshold: float | None, min_lesion_ml: float) -> Self:
+        """Load a bundle; see :meth:`SliceLesionModel.load`."""
+        # It takes slices of any size.
+        network = SliceNetwork.load(bundle, defaults={"divisor": 1})
+        return cls(network.with_threshold(threshold), min_lesion_ml)
+
     @torch.inference_mode()
     def predict(
         self, view: AxialView, region: Region

@@ -30,6 +30,7 @@ INCOMPLETE = "lungs_incomplete"
 FIELD_OF_VIEW = "field_of_view"
 NOISE = "noise"
 SLICES = "slice_spacing"
+ODD_SLICES = "odd_slices"
 SCALE = "hounsfield_scale"
 IMPLAUSIBLE = "lungs_implausible"
 UNKNOWN = "far_from_training"
@@ -92,6 +93,14 @@ LIMITS = (
         "border_share", -math.inf, 0.005, FIELD_OF_VIEW, "share of the lungs on the picture's edge"
     ),
     Limit("noise_hu", -math.inf, 150, NOISE, "noise in soft tissue", "HU"),
+    Limit("noisy_slices_hu", -math.inf, 200, NOISE, "noise in the noisiest slices", "HU"),
+    Limit(
+        "odd_slices",
+        -math.inf,
+        0,
+        ODD_SLICES,
+        "slices that are empty, repeated or not what lies between their neighbours",
+    ),
     Limit("slice_spacing_mm", -math.inf, 10.5, SLICES, "slice spacing", "mm"),
     Limit("muscle_hu", -60, 180, SCALE, "upper quartile of soft tissue", "HU"),
     Limit("air_hu", -math.inf, -800, SCALE, "air outside the lungs", "HU"),

@@ -5,6 +5,7 @@ from a thinned grid of a few millimetres: they cost a fraction of a second for a
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,14 @@ BLOCK_MEAN_HU = (-20, 120)
 # Most blocks hold a border; the quietest fifth shows the noise alone.
 QUIET_PERCENTILE = 20
 NOISE_SLICES = 24
+# Noise in some slices alone shows in the noisiest quarter of them; fewer blocks say nothing.
+NOISY_PERCENTILE = 75
+MIN_BLOCKS = 20
+# A slice that differs from both neighbours by so much more than they do from each other is not from
+# between them. In real and computed chests of 0.6 to 10 mm the ratio stays below 1.05.
+ODD_RATIO = 1.3
+# A picture of nothing; the air around a patient alone makes any other spread by hundreds.
+EMPTY_SPREAD_HU = 50
 # A slice is at an end of a lung where it holds less than this share of the largest lung area.
 END_SHARE = 0.02
 
@@ -64,6 +73,11 @@ class Features:
         Median of the air outside the lungs; NaN where the picture holds next to none.
     noise_hu : float
         Standard deviation in the most even parts of soft tissue.
+    noisy_slices_hu : float
+        The same of single slices: what the noisiest quarter of them reaches.
+    odd_slices : float
+        Number of slices, from the one above the lungs to the one below, that are empty, the same as
+        their neighbour, or not what lies between their neighbours.
     slice_spacing_mm : float
         Distance between slices.
     """
@@ -85,6 +99,8 @@ class Features:
     tissue_share: float
     air_hu: float
     noise_hu: float
+    noisy_slices_hu: float
+    odd_slices: float
     slice_spacing_mm: float
 
 
@@ -118,6 +134,7 @@ def measure(volume: Volume, right: BoolMask, left: BoolMask) -> Features:
     air = outside[outside < AIR_BELOW_HU]
     tissue = outside[(outside > TISSUE_HU[0]) & (outside < TISSUE_HU[1])]
     low, middle, high = np.percentile(hu[lungs], [10, 50, 90])
+    noise_hu, noisy_slices_hu = _noise_hu(volume, areas)
     return Features(
         lung_volume_ml=float(areas.sum() * voxel_ml / strides[0]),
         right_share=float(thin_right.sum() / lungs.sum()),
@@ -135,7 +152,9 @@ def measure(volume: Volume, right: BoolMask, left: BoolMask) -> Features:
         muscle_hu=_percentile(tissue, MUSCLE_PERCENTILE),
         tissue_share=float(tissue.size / max((outside > TISSUE_HU[0]).sum(), 1)),
         air_hu=_percentile(air, 50) if air.size > MIN_AIR_SHARE * outside.size else np.nan,
-        noise_hu=_noise_hu(volume, areas),
+        noise_hu=noise_hu,
+        noisy_slices_hu=noisy_slices_hu,
+        odd_slices=float(_odd_slices(volume.voxels[in_plane], areas)),
         slice_spacing_mm=volume.spacing_mm[0],
     )
 
@@ -147,7 +166,7 @@ def _thinning(volume: Volume) -> tuple[slice, slice, slice]:
     return first, second, third
 
 
-def _percentile(values: npt.NDArray[np.int16], percent: float) -> float:
+def _percentile(values: npt.NDArray[Any], percent: float) -> float:
     return float(np.percentile(values, percent)) if values.size else np.nan
 
 
@@ -176,8 +195,8 @@ def _roughness(lungs: BoolMask, spacing_mm: npt.NDArray[np.float64]) -> float:
     return float(surface_mm2 / (np.pi ** (1 / 3) * (6 * volume_mm3) ** (2 / 3)))
 
 
-def _noise_hu(volume: Volume, areas: npt.NDArray[np.intp]) -> float:
-    """Spread inside small blocks of even soft tissue, in slices that hold lung."""
+def _noise_hu(volume: Volume, areas: npt.NDArray[np.intp]) -> tuple[float, float]:
+    """Spread inside small blocks of even soft tissue, in all slices that hold lung and in some."""
     slices = np.flatnonzero(areas)
     chosen = slices[:: max(1, len(slices) // NOISE_SLICES)]
     rows, columns = (n // BLOCK_PIXELS * BLOCK_PIXELS for n in volume.voxels.shape[1:])
@@ -193,5 +212,24 @@ def _noise_hu(volume: Volume, areas: npt.NDArray[np.intp]) -> float:
         means = blocks.mean(axis=1)
         soft = blocks[(means > BLOCK_MEAN_HU[0]) & (means < BLOCK_MEAN_HU[1])]
         spreads.append(soft.std(axis=1, ddof=1))
-    spread = np.concatenate(spreads)
-    return float(np.percentile(spread, QUIET_PERCENTILE)) if spread.size else np.nan
+    quiet = [np.percentile(s, QUIET_PERCENTILE) for s in spreads if s.size >= MIN_BLOCKS]
+    return (
+        _percentile(np.concatenate(spreads), QUIET_PERCENTILE),
+        _percentile(np.array(quiet), NOISY_PERCENTILE),
+    )
+
+
+def _odd_slices(voxels: npt.NDArray[np.int16], areas: npt.NDArray[np.intp]) -> int:
+    """Count slices that a scanner does not make between their neighbours."""
+    slices = np.flatnonzero(areas)
+    hu = voxels[max(slices[0] - 1, 0) : slices[-1] + 2]
+    odd = np.array([picture.std() < EMPTY_SPREAD_HU for picture in hu])
+    steps = np.array([_difference_hu(hu[i], hu[i + 1]) for i in range(len(hu) - 1)])
+    odd[1:] |= steps == 0
+    for i in range(1, len(hu) - 1):
+        odd[i] |= min(steps[i - 1 : i + 1]) > ODD_RATIO * _difference_hu(hu[i - 1], hu[i + 1])
+    return int(odd.sum())
+
+
+def _difference_hu(one: npt.NDArray[np.int16], other: npt.NDArray[np.int16]) -> float:
+    return float(np.abs(one.astype(np.float32) - other).mean())

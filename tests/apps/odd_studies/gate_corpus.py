@@ -68,6 +68,26 @@ def _change_hu(study: Path, change: HuChange) -> None:
     edit(study, rescale)
 
 
+def _change_slices(study: Path, change: Callable[[int, np.ndarray], np.ndarray]) -> None:
+    """Change slices by their number, counted from the feet."""
+    numbers = {file.name: index for index, file in enumerate(_files_by_position(study))}
+    for file in (study / "series").iterdir():
+        dataset = dcmread(file)
+        hu = change(numbers[file.name], dataset.pixel_array.astype(np.float32) - 1024)
+        dataset.PixelData = np.rint(hu + 1024).clip(0, 4095).astype("<u2").tobytes()
+        dataset.save_as(file)
+
+
+def _copy_pixels(study: Path, source_of: dict[int, int]) -> None:
+    """Give slices, counted from the feet, the pixels of others."""
+    files = _files_by_position(study)
+    pixels = [dcmread(file).PixelData for file in files]
+    for index, source in source_of.items():
+        dataset = dcmread(files[index])
+        dataset.PixelData = pixels[source]
+        dataset.save_as(files[index])
+
+
 def _replace_by(study: Path, other: Phantom) -> None:
     for file in (study / "series").iterdir():
         file.unlink()
@@ -188,13 +208,68 @@ def three_hundred_too_low(study: Path) -> None:
     _change_hu(study, lambda hu: hu - 300)
 
 
-# --- Noise and geometry
+# --- Noise
 
 
 @_flagged("limited", "noise")
 def extreme_noise(study: Path) -> None:
     random = np.random.default_rng(1)
     _change_hu(study, lambda hu: hu + random.normal(0, 300, hu.shape))
+
+
+@_flagged("limited", "noise")
+def noise_in_half_of_the_slices(study: Path) -> None:
+    random = np.random.default_rng(1)
+
+    def disturb(index: int, hu: np.ndarray) -> np.ndarray:
+        return hu + random.normal(0, 300, hu.shape) if index < SHAPE[0] // 2 else hu
+
+    _change_slices(study, disturb)
+
+
+# --- Slices that were lost or mixed up, though every position has one
+
+
+@_flagged("limited", "odd_slices")
+def empty_slices(study: Path) -> None:
+    _change_slices(study, lambda index, hu: hu * 0 - 1000 if 12 <= index < 15 else hu)
+
+
+@_flagged("limited", "odd_slices")
+def upper_slices_empty(study: Path) -> None:
+    _change_slices(study, lambda index, hu: hu * 0 - 1024 if index >= 17 else hu)
+
+
+@_flagged("limited", "odd_slices")
+def one_slice_of_random_values(study: Path) -> None:
+    random = np.random.default_rng(1)
+    _change_slices(
+        study, lambda index, hu: random.uniform(-1000, 1000, hu.shape) if index == 15 else hu
+    )
+
+
+@_flagged("limited", "odd_slices")
+def one_slice_of_another_window(study: Path) -> None:
+    _change_slices(study, lambda index, hu: hu / 2 if index == 15 else hu)
+
+
+@_flagged("limited", "odd_slices")
+def the_same_slice_again_and_again(study: Path) -> None:
+    _copy_pixels(study, {13: 12, 14: 12, 15: 12})
+
+
+@_flagged("limited", "odd_slices")
+def two_slices_exchanged(study: Path) -> None:
+    _copy_pixels(study, {10: 20, 20: 10})
+
+
+@_flagged("unreliable", "lungs_implausible")
+def slices_in_disorder(study: Path) -> None:
+    order = np.random.default_rng(1).permutation(SHAPE[0])
+    _copy_pixels(study, dict(enumerate(order.tolist())))
+
+
+# --- Geometry
 
 
 @_flagged("limited", "slice_spacing")
@@ -231,5 +306,17 @@ GOOD: dict[str, dict[str, Any]] = {
     "oblique": {"seed": 31, "grid": {"rotation_deg": (0.0, 8.0, 4.0)}},
     "8 mm": {"seed": 32, "grid": {"shape": (40, 176, 176), "spacing_mm": (8.0, 2.2, 2.2)}},
     "3 mm": {"seed": 33, "grid": {"shape": (110, 160, 160), "spacing_mm": (3.0, 2.4, 2.4)}},
+    "0.6 mm": {"seed": 41, "grid": {"shape": (520, 130, 130), "spacing_mm": (0.625, 3.0, 3.0)}},
+    "1 mm, sharp kernel, low dose": {
+        "seed": 42,
+        "kernel": "sharp",
+        "noise_hu": 60.0,
+        "grid": {"shape": (330, 130, 130), "spacing_mm": (1.0, 3.0, 3.0)},
+    },
+    "contrast medium": {"seed": 45, "contrast_hu": 300.0},
+    "metal": {"seed": 47, "metal": True},
+    "motion": {"seed": 48, "motion_mm": 6.0},
+    "no noise": {"seed": 50, "noise_hu": 0.0},
+    "88 percent of the lungs": {"seed": 51, "severity": 0.88},
     "narrow picture": {"seed": 34, "grid": {"spacing_mm": (10.0, 1.9, 1.9)}},
 }
