@@ -1,10 +1,13 @@
 """Change the files of a phantom's series, and compare what is read with the phantom."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import gdcm
 import numpy as np
+import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
@@ -20,6 +23,18 @@ def edit(study: Path, change: Callable[[int, Dataset], None], every: int = 1) ->
             dataset = dcmread(file)
             change(index, dataset)
             dataset.save_as(file)
+
+
+def close(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody look into a folder, as its permissions would for anyone but root."""
+    scandir = os.scandir
+
+    def closed_to_all(path: os.PathLike | str) -> object:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed_to_all)
 
 
 def other_uid(uid: str) -> str:

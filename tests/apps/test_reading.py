@@ -10,7 +10,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless, RLELossless
-from series_edits import assert_is_phantom, edit, other_uid, with_gdcm
+from series_edits import assert_is_phantom, close, edit, other_uid, with_gdcm
 
 from ct_triage.errors import BrokenSeriesError, NoSeriesError
 from ct_triage.pixels import decode_file
@@ -65,6 +65,33 @@ def test_other_files_and_series_do_not_disturb(study: Path, covid_phantom: Phant
     assert volume.notes == (
         "5 localizer images were left out",
         "1 files of the study are damaged and were left out",
+    )
+
+
+def test_a_folder_that_cannot_be_read_is_told_of_without_its_name(
+    study: Path,
+    covid_phantom: Phantom,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (study / "more" / "DOE^JANE").mkdir(parents=True)
+    close(study / "more" / "DOE^JANE", monkeypatch)
+    volume = _read(study)
+    assert_is_phantom(volume, covid_phantom)
+    assert volume.notes == ("1 folders of the study cannot be read and were left out",)
+    assert "a folder 2 levels below the study's: skipped, it cannot be read" in caplog.text
+    assert "JANE" not in caplog.text
+
+
+def test_a_study_that_cannot_be_read_is_refused_in_one_line(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close(study / "series", monkeypatch)
+    with pytest.raises(NoSeriesError) as refusal:
+        find_series(study)
+    assert str(refusal.value) == (
+        f"{study} (1 folders of it cannot be read): no DICOM files here; give the folder of a CT"
+        " study"
     )
 
 
