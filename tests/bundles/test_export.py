@@ -1,5 +1,6 @@
 """What others do with any bundle: check it, export it, load it by name, several in one process."""
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from bundle_commands import (
     BUNDLE_NAMES,
     BUNDLES_FOLDER,
+    SMALL_TRAINING,
     config_files,
     has_weights,
     read_config,
@@ -127,6 +129,41 @@ def test_metadata_follow_the_schema_that_the_bundle_ships(folder: Path) -> None:
     metadata = read_config(folder, "metadata")
     assert metadata["version"] in metadata["changelog"]
     assert metadata["name"] == folder.name
+
+
+@pytest.mark.parametrize("kind", ["train", "inference"])
+def test_the_configs_have_every_part_that_monai_asks_for(
+    kind: str, folder: Path, tree: Path, tmp_path: Path
+) -> None:
+    """The model zoo's check of properties, which builds each of the required ones."""
+    workflow = monai.bundle.ConfigWorkflow(
+        config_files(folder, kind),
+        meta_file=METADATA,
+        logging_file=False,
+        workflow_type=kind,
+        bundle_root=str(folder),
+        dataset_dir=str(tree),
+        output_dir=str(tmp_path),
+        **SMALL_TRAINING[folder.name] if kind == "train" else {},
+    )
+    workflow.initialize()
+    assert not workflow.check_properties()
+
+
+@pytest.mark.parametrize("name", BUNDLE_NAMES)
+def test_a_bundle_has_the_files_of_the_model_zoo(name: str) -> None:
+    folder = BUNDLES_FOLDER / name
+    configs = {f"configs/{one}.json" for one in ("metadata", "train", "evaluate", "inference")}
+    multi_gpu = {f"configs/multi_gpu_{one}.json" for one in ("train", "evaluate")}
+    docs = {"LICENSE", "docs/README.md", "docs/data_license.txt"}
+    files = {"configs/logging.conf", "models/model.ts", "models/SHA256SUMS"}
+    wanted = {*configs, *multi_gpu, *docs, *files}
+    assert {file for file in wanted if not (folder / file).is_file()} == set()
+    sums = dict(reversed(line.split()) for line in (folder / "models/SHA256SUMS").open())
+    for file in (folder / "models").iterdir():
+        if file.name != "SHA256SUMS":
+            assert hashlib.sha256(file.read_bytes()).hexdigest() == sums[file.name]
+            assert file.stat().st_size < 25e6
 
 
 def test_the_network_takes_and_returns_what_the_metadata_say(folder: Path) -> None:
