@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from ct_triage.memory import use_large_pages
 from ct_triage.termination import end_on_sigterm, wait_if_ending
 
 REPOSITORY_BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -27,9 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
     _prepare_holoscan()
-    # Large arrays of torch in large pages, as numpy's are: half of all page faults, and a tenth of
-    # the processor time, would go to handing out small ones.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    use_large_pages()
     # Holoscan and torch take seconds to import; --help and a wrong option must not.
     gc.disable()
     from ct_triage.configuration import Configuration

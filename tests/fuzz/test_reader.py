@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from damage import HANG_SECONDS, TEXTS, spots, with_spots
@@ -16,12 +17,14 @@ from pydicom import config, dcmread
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
@@ -156,7 +159,7 @@ elements = st.tuples(
     st.sampled_from(VRS) | st.none(),
     st.sampled_from(TEXTS) | st.text(max_size=20) | st.binary(max_size=40),
 )
-syntaxes = st.sampled_from([None, None, None, RLELossless, JPEGLSLossless])
+syntaxes = st.sampled_from([None, None, None, RLELossless, JPEGLSLossless, JPEGLosslessSV1])
 
 
 def _with_elements(content: bytes, changes: list[tuple]) -> bytes:
@@ -231,7 +234,14 @@ def _compressed(content: bytes, syntax: str | None) -> bytes:
     if syntax is None:
         return content
     dataset = dcmread(io.BytesIO(content))
-    dataset.compress(syntax, generate_instance_uid=False)
+    if syntax == JPEGLosslessSV1:
+        # pydicom writes no lossless JPEG.
+        stream = imagecodecs.jpeg8_encode(dataset.pixel_array, lossless=True, bitspersample=16)
+        dataset.PixelData = encapsulate([stream])
+        dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = syntax
+    else:
+        dataset.compress(syntax, generate_instance_uid=False)
     return _bytes(dataset)
 
 

@@ -23,10 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--slices", type=int, nargs="+", default=[50, 150, 300, 1000])
     parser.add_argument("--stages-at", type=int, help="slices of the table of stages (default 300)")
-    parser.add_argument("--peers-at", type=int, help="slices that the others get (default 50)")
+    parser.add_argument(
+        "--peers-at", type=int, help="slices that the peers get (default: as the stages)"
+    )
     parser.add_argument("--matrix", type=int, default=512)
     parser.add_argument("--scratch", type=Path, help="where the studies are made")
     options = parser.parse_args(arguments)
+    stages_at = options.stages_at or min(300, max(options.slices))
     try:
         stored = read_results(options.stored) if options.command == "check" else None
         with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
@@ -34,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
                 Path(scratch),
                 models=options.models,
                 counts=sorted(set(options.slices)),
-                stages_at=options.stages_at or min(300, max(options.slices)),
-                peers_at=options.peers_at or min(options.slices),
+                stages_at=stages_at,
+                peers_at=options.peers_at or stages_at,
                 matrix=options.matrix,
                 repeats=options.repeats,
                 threads=options.threads,

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ct_triage.memory import use_large_pages
 from ct_triage.network import BATCH_SLICES, SliceNetwork
 
 SIZE = 2048
@@ -26,6 +27,7 @@ REPEATS = 7
 @torch.inference_mode()
 def main(model: Path) -> dict[str, float]:
     """Measure, each the median of some repeats."""
+    use_large_pages()
     a, b = torch.randn(2, SIZE, SIZE)
     low_a, low_b = a.bfloat16(), b.bfloat16()
     source, target = torch.zeros(2, COPIED_FLOATS)

@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from ct_triage.memory import use_large_pages
+
 # The names of the table, and the steps of the pipeline that belong to each.
 STAGES = {
     "scan": ("series",),
@@ -27,6 +29,7 @@ def main(study: Path, result: Path, models: Path) -> dict[str, dict[str, float]]
         ``wall_s`` and ``cpu_s`` of each stage; ``import`` is all before the first step, but for
         Python's own start by the clock, and ``rest`` the steps that are no stage.
     """
+    use_large_pages()
     start = time.perf_counter()
     from ct_triage import runs  # noqa: F401
     from ct_triage.pipeline import Pipeline, parameters_of

@@ -1,6 +1,15 @@
 """Memory of the process."""
 
 import ctypes
+import os
+
+
+def use_large_pages() -> None:
+    """Have torch put large arrays into large pages, as numpy does; call it before torch is used.
+
+    Handing out small pages would be half of all page faults, and a tenth of the processor time.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def release_free_memory() -> None:
