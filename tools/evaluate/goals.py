@@ -143,18 +143,18 @@ def against_goals(cases: pd.DataFrame, resamples: int) -> pd.DataFrame:
             resamples,
         )
         value = goal.of(values)
-        rows.append(
-            {
-                "figure": goal.figure,
-                "patients": len(part),
-                "value": value,
-                "low": low,
-                "high": high,
-                "goal": f"{'at most' if goal.at_most else 'at least'} {goal.bound:g}",
-                "met": "no" if goal.missed(pd.Series([value])).any() else "yes",
-            }
-        )
+        row = {"figure": goal.figure, "patients": len(part), "value": value, "low": low}
+        rows.append({**row, "high": high, **goal_cells(value, goal.bound, goal.at_most)})
     return pd.DataFrame(rows)
+
+
+def goal_cells(value: float, bound: float, at_most: bool) -> dict[str, str]:
+    """Return the cells ``goal`` and ``met`` of a figure."""
+    met = value <= bound if at_most else value >= bound
+    return {
+        "goal": f"at {'most' if at_most else 'least'} {bound:g}",
+        "met": "yes" if met else "no",
+    }
 
 
 def failing(frame: pd.DataFrame, cases: pd.DataFrame, count: int) -> Iterator[Picture]:
@@ -221,8 +221,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_pictures(parser: argparse.ArgumentParser) -> None:
-    """Declare how many failing cases are pictured."""
-    parser.add_argument("--pictures", type=int, default=4, help="failing cases a goal (4)")
+    """Declare how many cases are pictured."""
+    parser.add_argument("--pictures", type=int, default=4, help="failing or worst cases (4)")
 
 
 def run(arguments: argparse.Namespace) -> Report:
