@@ -300,6 +300,8 @@ def test_a_report_without_segments_ties_no_prior_to_its_own(
     file = save(report, tmp_path / "sr.dcm")
     assert dciodvfy_errors(file) == []
     assert pixelmed_sr_errors(file) == []
+    # Nor is the prior tied to this study's segments where it has its own: those stand apart.
+    assert ("Previous Findings" in dsrdump(file)) is prior_segments
     # The prior is told of and among the evidence nevertheless.
     (other,) = report.PertinentOtherEvidenceSequence
     assert other.StudyInstanceUID == prior.volume.headers[0].StudyInstanceUID

@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oracle import HU_WINDOW, write_oracle_bundle
+from scipy import ndimage
 
 from ct_triage.errors import ModelError
-from ct_triage.network import AxialView, SliceNetwork
+from ct_triage.network import AxialView, SliceNetwork, box_of
 from ct_triage.volume import Volume
 
 SHAPE = (3, 4, 5)
@@ -132,3 +133,17 @@ def test_thin_slices_are_taken_together_and_stay_in_place(
     centre = np.average(middle, weights=mask.sum((1, 2)))
     assert centre == pytest.approx(np.average(middle, weights=truth.sum((1, 2))), abs=1.0)
     assert mask.sum() == pytest.approx(truth.sum(), rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_box_of_a_mask(seed: int) -> None:
+    mask = np.zeros((5, 6, 7), bool)
+    assert box_of(mask) is None
+    mask.ravel()[np.random.default_rng(seed).choice(mask.size, seed + 1)] = True
+    assert box_of(mask) == ndimage.find_objects(mask.view(np.uint8))[0]
+
+
+def test_a_network_is_frozen(tmp_path: Path) -> None:
+    # Else the first two batches wait for the interpreter to optimise it.
+    network = SliceNetwork.load(write_oracle_bundle(tmp_path / "oracle", threshold_hu=-400.0))
+    assert not list(network.module.parameters())

@@ -3,14 +3,17 @@
 import shutil
 from pathlib import Path
 
+import gdcm
+import imagecodecs
 import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless, RLELossless
-from series_edits import assert_is_phantom, edit, other_uid
+from series_edits import assert_is_phantom, close, edit, other_uid, with_gdcm
 
 from ct_triage.errors import BrokenSeriesError, NoSeriesError
+from ct_triage.pixels import decode_file
 from ct_triage.reading import read_volume
 from ct_triage.series import find_series
 from ct_triage.volume import Volume
@@ -65,6 +68,33 @@ def test_other_files_and_series_do_not_disturb(study: Path, covid_phantom: Phant
     )
 
 
+def test_a_folder_that_cannot_be_read_is_told_of_without_its_name(
+    study: Path,
+    covid_phantom: Phantom,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (study / "more" / "DOE^JANE").mkdir(parents=True)
+    close(study / "more" / "DOE^JANE", monkeypatch)
+    volume = _read(study)
+    assert_is_phantom(volume, covid_phantom)
+    assert volume.notes == ("1 folders of the study cannot be read and were left out",)
+    assert "a folder 2 levels below the study's: skipped, it cannot be read" in caplog.text
+    assert "JANE" not in caplog.text
+
+
+def test_a_study_that_cannot_be_read_is_refused_in_one_line(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close(study / "series", monkeypatch)
+    with pytest.raises(NoSeriesError) as refusal:
+        find_series(study)
+    assert str(refusal.value) == (
+        f"{study} (1 folders of it cannot be read): no DICOM files here; give the folder of a CT"
+        " study"
+    )
+
+
 def test_thin_slices_are_preferred_and_it_is_said(study: Path, covid_phantom: Phantom) -> None:
     def thicken(_: int, dataset: Dataset) -> None:
         dataset.SeriesInstanceUID = other_uid(dataset.SeriesInstanceUID)
@@ -83,6 +113,34 @@ def test_thin_slices_are_preferred_and_it_is_said(study: Path, covid_phantom: Ph
 def test_compressed_series(study: Path, covid_phantom: Phantom, syntax: str) -> None:
     edit(study, lambda _, dataset: dataset.compress(syntax, generate_instance_uid=False))
     assert_is_phantom(_read(study), covid_phantom)
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_lossless_jpeg_is_decoded_bit_for_bit(
+    bits: int, signed: bool, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = min((study / "series").glob("*.dcm"))
+    dataset = dcmread(file)
+    low, high = (-(1 << bits - 1), 1 << bits - 1) if signed else (0, 1 << bits)
+    kind = np.dtype(f"{'i' if signed else 'u'}{1 if bits == 8 else 2}")
+    stored = np.random.default_rng(bits).integers(low, high, (dataset.Rows, dataset.Columns))
+    dataset.BitsAllocated = 8 * kind.itemsize
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits - 1, int(signed)
+    dataset.RescaleSlope, dataset.RescaleIntercept = 0.25, 0
+    dataset["PixelData"].VR = "OB" if bits == 8 else "OW"
+    dataset.PixelData = stored.astype(kind).tobytes()
+    dataset.save_as(file)
+    with_gdcm(file, gdcm.TransferSyntax.JPEGLosslessProcess14_1)
+    expected = np.rint(stored * 0.25).clip(-1024, None)
+    assert np.array_equal(decode_file(file, dataset.Rows, dataset.Columns).hu, expected)
+
+    # What libjpeg-turbo does not take is left to GDCM.
+    def refuse(_stream: bytes) -> None:
+        raise imagecodecs.Jpeg8Error("jpeg8_decode", "not this one")
+
+    monkeypatch.setattr(imagecodecs, "jpeg8_decode", refuse)
+    assert np.array_equal(decode_file(file, dataset.Rows, dataset.Columns).hu, expected)
 
 
 def test_rescale_is_per_slice(study: Path, covid_phantom: Phantom) -> None:

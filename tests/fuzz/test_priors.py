@@ -54,7 +54,7 @@ def _measure(content: bytes) -> None:
         Path(folder, "prior.dcm").write_bytes(content)
         signal.alarm(HANG_SECONDS)
         try:
-            for file in candidates(Path(folder)):
+            for file in candidates(Path(folder), lambda _: None):
                 try:
                     point = read_time_point(file, read_header(file))
                 except UnusablePriorError:

@@ -155,6 +155,8 @@ def test_trust_needs_patients_and_a_gain_beyond_chance() -> None:
     chance = judge([0.3, -0.3, 0.2, -0.2, 0.1, -0.1, 0.2, -0.1], names, 9, False, 0)
     assert "chance" in chance.reason
     assert chance.low < chance.change < chance.high
+    alone = judge([0.1] * 8, ["p0"] * 8, 9, False, 0)
+    assert "one patient has no interval" in alone.verdict
 
 
 def _spoil_geometry(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -13,8 +14,10 @@ from pydicom.dataset import Dataset
 sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
 
 from dated_study import save, study_on
+from series_edits import close
 from validators import dciodvfy_errors, dcmqi_report, pixelmed_sr_errors
 
+from ct_triage.configuration import Configuration
 from tools.followup.__main__ import main
 
 
@@ -50,7 +53,7 @@ def test_studies_are_followed_in_the_order_of_their_dates(
     assert len(groups) == 9
     segs = [study_on(day, rows).seg() for day, rows in (("20200325", 7), ("20200301", 3))]
     assert groups[0]["segmentationSOPInstanceUID"] == segs[0].SOPInstanceUID
-    assert groups[6]["segmentationSOPInstanceUID"] == segs[1].SOPInstanceUID
+    assert groups[3]["segmentationSOPInstanceUID"] == segs[1].SOPInstanceUID
     report = dcmread(out / "followup.dcm")
     assert report.StudyInstanceUID == segs[0].StudyInstanceUID
     assert report.PatientID == "SMALL"
@@ -61,6 +64,43 @@ def test_studies_are_followed_in_the_order_of_their_dates(
 def test_the_report_follows_its_templates(results: list[str], tmp_path: Path) -> None:
     assert main([*results[:2], "-o", str(tmp_path / "out")]) == 0
     assert pixelmed_sr_errors(tmp_path / "out" / "followup.dcm") == []
+
+
+def _tied(container: Dataset) -> list[bool]:
+    """Tell of each measurement group whether it refers to a segment."""
+    groups = [
+        item
+        for item in container.ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeMeaning == "Measurement Group"
+    ]
+    kinds = [[part.ValueType for part in group.ContentSequence] for group in groups]
+    return ["IMAGE" in kind for kind in kinds]
+
+
+@pytest.mark.parametrize("day", ["20200311", "20200325"])
+def test_a_study_without_segments_leaves_the_others_theirs(
+    day: str, results: list[str], tmp_path: Path
+) -> None:
+    (folder,) = (Path(result) for result in results if result.endswith(day))
+    without = Configuration.model_validate({"outputs": {"seg": False}})
+    study = study_on(day, 7)
+    study = replace(study, origin=replace(study.origin, configuration=without))
+    (folder / "seg.dcm").unlink()
+    save(study.report(), folder / "sr.dcm")
+    assert main([*results, "-o", str(tmp_path / "out")]) == 0
+    file = tmp_path / "out" / "followup.dcm"
+    content = {
+        item.ConceptNameCodeSequence[0].CodeMeaning: item
+        for item in dcmread(file).ContentSequence
+        if item.ValueType == "CONTAINER"
+    }
+    # One template a container: the groups unlike those of the latest study stand apart.
+    latest = [False] * 3 if day == "20200325" else [True] * 6
+    assert _tied(content["Imaging Measurements"]) == latest
+    others = [not latest[0]] * (9 - len(latest))
+    assert _tied(content["Previous Findings"]) == others
+    assert dciodvfy_errors(file) == []
+    assert pixelmed_sr_errors(file) == []
 
 
 def test_a_report_alone_will_do_and_the_same_input_gives_the_same_bytes(
@@ -122,6 +162,19 @@ def test_too_little_is_refused(
     ):
         code = main([*paths, "-o", str(tmp_path / "out")])
         _assert_refused(code, capsys, tmp_path, message)
+
+
+def test_a_folder_that_cannot_be_read_is_refused(
+    results: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    closed = Path(results[0], "deep")
+    closed.mkdir()
+    close(closed, monkeypatch)
+    code = main([*results, "-o", str(tmp_path / "out")])
+    _assert_refused(code, capsys, tmp_path, f"{closed}: cannot be read (Permission denied)")
 
 
 def _assert_refused(

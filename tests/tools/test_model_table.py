@@ -1,11 +1,13 @@
 """The table of the bundles: what it says of evaluations, and that it stays where it belongs."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tools.model_table import figures, table
+from tools.bundles.generate import BUNDLE_NAMES
+from tools.model_table import table, words
 from tools.model_table.__main__ import main
 from tools.phantom import Grid, build_phantom, write_nifti
 
@@ -50,21 +52,78 @@ def data(tmp_path: Path) -> Path:
 
 def test_dice_is_averaged_over_each_collection_and_counted(data: Path, tmp_path: Path) -> None:
     raw = tmp_path / "mean_dice_raw.csv"
-    rows = [f"{data}/medseg/case1_ct.nii.gz,0.5", f"{data}/medseg/case8_ct.nii.gz,0.75"]
-    raw.write_text("\n".join(["filename,class0", *rows, f"{data}/lctsc/S1_ct.nii.gz,nan"]))
-    assert figures.figures_of([raw], data, True) == "MedSeg 0.625 (2)"
-    assert figures.figures_of([raw], data, False) == "Dice 0.625 (2)"
+    rows = [f"{data}/medseg/case1_ct.nii.gz,0.5,0.5", f"{data}/medseg/case8_ct.nii.gz,0.75,0.75"]
+    lines = ["filename,class0,mean", *rows, f"{data}/lctsc/S1_ct.nii.gz,nan,nan"]
+    raw.write_text("\n".join(lines))
+    assert words.figures_of([raw], data, True) == "MedSeg 0.625 (2)"
+    assert words.figures_of([raw], data, False) == "Dice 0.625 (2)"
+    raw.write_text("\n".join(lines[:2]))
+    assert words.figures_of([raw], data, True) == "MedSeg 0.500 (1)"
+    raw.write_text("\n".join([lines[0], lines[-1]]))
+    assert words.figures_of([raw], data, True) == "none"
 
 
-def test_figures_of_studies_are_named(data: Path, tmp_path: Path) -> None:
-    studies, summary = tmp_path / "studies.csv", tmp_path / "summary.csv"
-    studies.write_text("name,dice\ncase1,0.5\ncase8,\n")
-    summary.write_text("figure,value\nroc_auc_all,0.875\nmean_dice,0.5\n")
-    said = figures.figures_of([studies, summary], data, True)
-    assert said == "MedSeg 0.500 (1), ROC AUC of COVID-19 0.88"
-    summary.write_text("accuracy,f1,study_accuracy\n0.8,0.7,0.6\n")
-    said = figures.figures_of([summary], data, True)
-    assert said == "accuracy of slices 0.80, of studies 0.60"
+def _interval(said: str, title: str) -> tuple[float, float, float]:
+    """Return a figure and its interval."""
+    found = re.search(rf"{title} (\d\.\d+) \[(\d\.\d\d), (\d\.\d\d)\]", said)
+    assert found, said
+    value, low, high = map(float, found.groups())
+    return value, low, high
+
+
+def test_three_patients_give_an_interval_and_two_do_not(data: Path, tmp_path: Path) -> None:
+    studies = tmp_path / "studies.csv"
+    medseg = {f"case{n}": 0.1 * n for n in (1, 2, 3, 8)}
+    for name in medseg:
+        (data / "medseg" / f"{name}_ct.nii.gz").touch()
+
+    def said(*names: str) -> str:
+        rows = [f"{name},{medseg[name]:.1f}" for name in names]
+        studies.write_text("\n".join(["name,dice", *rows]))
+        return words.figures_of([studies], data, True)
+
+    assert _interval(said("case1", "case2", "case8"), "MedSeg") == (0.367, 0.1, 0.8)
+    # case2 and case3 are of one patient.
+    assert said("case2", "case3", "case8") == "MedSeg 0.433 (3)"
+
+
+def test_areas_and_accuracies_are_named_with_their_intervals(data: Path, tmp_path: Path) -> None:
+    studies, slices = tmp_path / "studies.csv", tmp_path / "slices.csv"
+    rows = [("p1.1", 1, 0.9), ("p2", 1, 0.4), ("p1.2", 0, 0.1), ("p3", 0, 0.5), ("p4", 0, 0.2)]
+    lines = [f"{name},{ill},{score},{ill}" for name, ill, score in rows]
+    studies.write_text("\n".join(["name,covid19,probability,dice", *lines]))
+    said = words.figures_of([studies], data, False)
+    assert said.endswith(" (5)")
+    # Five of six pairs are in order.
+    area, low, high = _interval(said, "ROC AUC of COVID-19")
+    assert area == 0.83
+    assert low < area < high == 1
+    studies.write_text("study,truth,class\na,x,x\nb,y,x\nc,x,x\n")
+    slices.write_text("study,truth,class\na,x,x\na,x,x\nb,y,y\nb,y,x\nc,x,x\n")
+    said = words.figures_of([slices, studies], data, False)
+    value, low, high = _interval(said, "accuracy of slices")
+    assert (value, low, high) == (0.8, 0.5, 1.0)
+    assert _interval(said, "of studies") == (0.67, 0, 1)
+
+
+def test_what_is_not_measured_says_why(readme: Path, tmp_path: Path) -> None:
+    """A bundle may have weights and no row yet, or a row from before it had weights."""
+    bundles = tmp_path / "bundles"
+    old = {name: table.empty_row(name, table.NO_WEIGHTS) for name in BUNDLE_NAMES}
+    old["lung_segmentation"][1:3] = "3.7 M", "15.0 MB"
+    del old["multitask_triage"]
+    table.write_rows(readme, old, "how")
+    for name in ("lung_segmentation", "lesion_ensemble", "multitask_triage"):
+        (bundles / name / "models").mkdir(parents=True)
+        (bundles / name / "models" / "SHA256SUMS").touch()
+    only = ["--only", "lesion_segmentation_2d", "--bundles", str(bundles)]
+    assert main(["--tree", str(tmp_path), "--readme", str(readme), *only]) == 0
+    assert {name: row[1] for name, row in table.read_rows(readme).items()} == {
+        **dict.fromkeys(BUNDLE_NAMES, table.NO_WEIGHTS),
+        "lung_segmentation": "3.7 M",
+        "lesion_ensemble": table.NOT_MEASURED,
+        "multitask_triage": table.NOT_MEASURED,
+    }
 
 
 def test_a_tree_without_real_patients_is_named(
@@ -86,7 +145,7 @@ def test_a_bundle_is_measured_and_others_stay_as_they_were(readme: Path, tmp_pat
         shutil.copytree(REPOSITORY / "bundles" / name, bundles / name)
     (bundles / "lesion_segmentation_2d" / "models" / "SHA256SUMS").unlink()
     options = ["--tree", tmp_path / "tree", "--bundles", bundles, "--readme", readme]
-    small = ["--phantoms", 1, "--slices", 8, "--matrix", 128, "--threads", 1]
+    small = ["--phantoms", 3, "--slices", 8, "--matrix", 128, "--threads", 1]
     assert main([str(word) for word in [*options, *small]]) == 0
     rows = table.read_rows(readme)
     assert rows["lesion_segmentation_2d"][1] == table.NO_WEIGHTS
@@ -98,7 +157,9 @@ def test_a_bundle_is_measured_and_others_stay_as_they_were(readme: Path, tmp_pat
     # case1 is trained on, so it is not unseen.
     assert real.startswith("MedSeg 0.9")
     assert real.endswith("(1)")
-    assert phantoms.startswith("Dice 0.9")
+    dice, low, high = _interval(phantoms, "Dice")
+    assert phantoms.endswith("(3)")
+    assert 0.9 < low <= dice <= high < 1
     assert float(seconds) > 0
     assert 0.3 < float(memory.removesuffix(" GB")) < 6
     assert str(tmp_path) not in readme.read_text()

@@ -504,11 +504,48 @@ def test_a_dicom_series_becomes_a_volume_of_a_tree(tmp_path: Path) -> None:
     assert np.allclose(image.affine, truth.affine)
 
 
-def test_slices_are_no_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    medseg100(tmp_path / "m")
-    tree = ["--root", str(tmp_path / "m"), "--tree", str(tmp_path / "tree"), "--folds", "2"]
-    assert main(["medseg100", *tree, "--label", "lesion"]) == 2
-    assert "holds slices, not volumes" in capsys.readouterr().err
+def test_a_tree_and_a_datalist_keep_out_the_same_patients(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mosmed(tmp_path / "m")
+    both = ("--tree", str(tmp_path / "tree"), "--label", "lesion", "--fold", "1", "--seed", "3")
+    assert write("mosmed", tmp_path / "m", tmp_path / "list.json", *both) == 0
+    (kept_out,) = re.findall(r"--held_out \"(\[.*\])\"", capsys.readouterr().out)
+    items = json.loads((tmp_path / "list.json").read_text())["training"]
+    wanted = [item["patient"] for item in items if item["fold"] == 1]
+    assert wanted
+    assert ast.literal_eval(kept_out) == [re.sub("[:_]", "-", name) for name in wanted]
+
+
+@pytest.mark.parametrize(
+    ("collection", "options", "told"),
+    [
+        ("mosmed", ("--label", "category"), "a tree holds masks"),
+        ("mosmed", ("--label", "lesion", "--fold", "2"), "--fold is 0 to 1, got 2"),
+        ("mosmed", ("--label", "lesion", "--fold", "-1"), "--fold is 0 to 1, got -1"),
+        ("mosmed", ("--label", "lesion", "--folds", "9"), "2 patients cannot be dealt to 9 folds"),
+        ("medseg100", ("--label", "lesion"), "holds slices, not volumes"),
+        ("mosmed", ("--label", "lesion", "--tree", "a_file"), "--tree a_file is not a folder"),
+        ("mosmed", ("--label", "lesion", "--output", "c"), "--output c is a folder; name a file"),
+    ],
+)
+def test_nothing_is_written_where_an_option_is_wrong(
+    collection: str,
+    options: tuple[str, ...],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").touch()
+    TREES[collection](Path("c"))
+    before = sorted(Path().rglob("*"))
+    usual = ("--tree", "tree", "--output", "list.json", "--folds", "2")
+    assert main([collection, "--root", "c", *usual, *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_list_shows_terms_and_citations(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ct_triage.network import BATCH_SLICES, SliceNetwork
+
 SIZE = 2048
 COPIED_FLOATS = 2**26
-# As the application feeds it: eight slices of a body at 2 mm.
-IMAGES = (8, 1, 160, 192)
+# What the application feeds it at a time: slices of a body at 2 mm.
+IMAGES = (BATCH_SLICES, 1, 160, 192)
 REPEATS = 7
 
 
@@ -27,7 +29,7 @@ def main(model: Path) -> dict[str, float]:
     a, b = torch.randn(2, SIZE, SIZE)
     low_a, low_b = a.bfloat16(), b.bfloat16()
     source, target = torch.zeros(2, COPIED_FLOATS)
-    network = torch.jit.load(str(model)).eval().to(memory_format=torch.channels_last)
+    network = SliceNetwork.load(model.parent.parent).module
     images = torch.rand(IMAGES).to(memory_format=torch.channels_last)
     with FlopCounterMode(display=False) as counter:
         network(images)

@@ -21,6 +21,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from tools.calibrate.cases import Identifier
 from tools.calibrate.site_file import write_whole
 from tools.calibrate.trust import CRITERION, judge
+from tools.evaluate.bootstrap import intervals
 from tools.evaluate.cases import check_two_groups, progress, read_datalist, rows_of
 from tools.evaluate.masks import EvaluationError
 from tools.evaluate.report import Picture, Report, Table
@@ -90,7 +91,7 @@ def cross_fitted(logits: Floats, positive: Bools, patients: pd.Series, seed: int
     return probabilities
 
 
-def intervals(
+def measure(
     values: dict[str, Floats], positive: Bools, patients: pd.Series, seed: int
 ) -> pd.DataFrame:
     """Return each metric of each set of probabilities, with its interval over patients.
@@ -106,29 +107,15 @@ def intervals(
     seed : int
         Of the bootstrap, whose resamples are the same for all sets.
     """
-    random = np.random.default_rng(seed)
-    of_patient = [np.flatnonzero(patients == name) for name in sorted(set(patients))]
-    draws = [
-        np.concatenate(
-            [of_patient[i] for i in random.integers(len(of_patient), size=len(of_patient))]
-        )
-        for _ in range(RESAMPLES)
-    ]
-    rows = []
-    for name, metric in METRICS.items():
-        for which, probabilities in values.items():
-            drawn = [metric(probabilities[draw], positive[draw]) for draw in draws]
-            low, high = np.percentile(drawn, [2.5, 97.5])
-            rows.append(
-                {
-                    "metric": name,
-                    "probability": which,
-                    "value": metric(probabilities, positive),
-                    "low_95": low,
-                    "high_95": high,
-                }
-            )
-    return pd.DataFrame(rows)
+    pairs = [(name, which) for name in METRICS for which in values]
+
+    def figures(rows: NDArray[np.intp]) -> list[float]:
+        return [METRICS[name](values[which][rows], positive[rows]) for name, which in pairs]
+
+    table = pd.DataFrame(pairs, columns=["metric", "probability"])
+    table["value"] = figures(np.arange(len(positive)))
+    limits = intervals(figures, patients, RESAMPLES, seed=seed)
+    return table.assign(low_95=limits[:, 0], high_95=limits[:, 1])
 
 
 def run(arguments: argparse.Namespace) -> tuple[Report, Path]:
@@ -168,7 +155,7 @@ def run(arguments: argparse.Namespace) -> tuple[Report, Path]:
             Table(
                 "calibration",
                 "Before and after, on patients that the temperature was not fitted on.",
-                intervals(values, positive, patients, arguments.seed),
+                measure(values, positive, patients, arguments.seed),
             ),
             Picture.of(
                 "reliability",

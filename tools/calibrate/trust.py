@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+
+from tools.evaluate.bootstrap import intervals
 
 # Four patients have 35 different resamples, too few for the 2.5 % tails of an interval.
 MIN_PATIENTS = 5
+RESAMPLES = 10_000
 CRITERION = (
     f"Trusted when there are at least {MIN_PATIENTS} patients to choose on and as many held out,"
     " and the 95 % bootstrap interval over held-out patients of the change lies above 0, or"
@@ -23,7 +25,7 @@ class Trust:
     Attributes
     ----------
     change, low, high : float
-        Mean change over held-out patients and its 95 % bootstrap interval.
+        Mean change over held-out patients and its 95 % bootstrap interval, NaN of one patient.
     reason : str
         Why it is not trusted; '' if it is.
     """
@@ -41,7 +43,9 @@ class Trust:
     @property
     def verdict(self) -> str:
         """Return the verdict as a sentence."""
-        interval = f"{self.change:+.3f} (95 % interval {self.low:+.3f} to {self.high:+.3f})"
+        interval = f"{self.change:+.3f} (one patient has no interval)"
+        if not np.isnan(self.low):
+            interval = f"{self.change:+.3f} (95 % interval {self.low:+.3f} to {self.high:+.3f})"
         if self.trusted:
             return f"Trusted: the change on held-out patients is {interval}."
         return f"NOT TRUSTED: {self.reason}; the change on held-out patients is {interval}."
@@ -71,7 +75,10 @@ def judge(
     """
     by_patient = mean_by_patient(changes, patients)
     change = float(by_patient.mean())
-    low, high = _interval(by_patient, seed)
+    patient_names = [str(index) for index in range(len(by_patient))]
+    ((low, high),) = intervals(
+        lambda rows: [by_patient[rows].mean()], patient_names, RESAMPLES, seed=seed
+    )
     reason = ""
     if n_calibration_patients < MIN_PATIENTS:
         reason = f"too few patients to choose on ({n_calibration_patients} of {MIN_PATIENTS})"
@@ -86,12 +93,3 @@ def mean_by_patient(values: ArrayLike, patients: Sequence[str]) -> NDArray[np.fl
     """Return the mean of each patient's cases, in the order of the patients' names."""
     array, names = np.asarray(values, float), np.asarray(patients)
     return np.array([array[names == name].mean() for name in np.unique(names)])
-
-
-def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    if len(values) < 2 or np.ptp(values) == 0:
-        return float(values.min()), float(values.max())
-    result = stats.bootstrap(
-        (values,), np.mean, method="percentile", rng=np.random.default_rng(seed)
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)

@@ -1,7 +1,5 @@
 """The course of a patient's studies as a measurement report (PS3.16 TID 1500)."""
 
-from itertools import chain
-
 from highdicom.sr import Comprehensive3DSR, MeasurementReport
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
@@ -9,7 +7,12 @@ from pydicom.sr.codedict import codes as dicom_codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from ct_triage import codes, provenance
-from ct_triage.followup_report import evidence_of, time_point_groups
+from ct_triage.followup_report import (
+    evidence_of,
+    previous_findings,
+    prior_groups,
+    time_point_groups,
+)
 from ct_triage.provenance import Origin
 from ct_triage.report import DISCLAIMER, observation_context, qualitative_evaluations
 from tools.followup.studies import StudySeries
@@ -29,21 +32,22 @@ def build_follow_up_report(studies: StudySeries) -> Comprehensive3DSR:
     """
     follow_up, latest = studies.follow_up, studies.latest
     points = follow_up.time_points
-    # All groups of a report are tied to segments, or none is.
-    tied = all(set(point.lungs) <= set(point.regions) for point in points)
+    # Groups of one container are all tied to segments, or none is.
+    tied = set(points[-1].lungs) <= set(points[-1].regions)
+    earlier, earlier_apart = prior_groups(follow_up, ORIGIN.codes, tied=tied)
     manufacturer = ORIGIN.configuration.manufacturer
     content = MeasurementReport(
         observation_context=observation_context(ORIGIN),
         procedure_reported=codes.CT_PROCEDURE,
         title=dicom_codes.cid7021.ImagingMeasurementReport,
-        imaging_measurements=list(
-            chain.from_iterable(
-                time_point_groups(follow_up, index, ORIGIN.codes, tied=tied)
-                for index in reversed(range(len(points)))
-            )
-        ),
+        imaging_measurements=[
+            *time_point_groups(follow_up, len(points) - 1, ORIGIN.codes, tied=tied),
+            *earlier,
+        ],
     )
     content[0].ContentSequence.append(qualitative_evaluations([DISCLAIMER, *follow_up.notes]))
+    if earlier_apart:
+        content[0].ContentSequence.append(previous_findings(earlier_apart))
     instances = [point.instance.sop_instance_uid for point in points if point.instance]
     report = Comprehensive3DSR(
         evidence=[

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -76,7 +77,7 @@ def read_studies(paths: Sequence[Path]) -> StudySeries:
 def _priors(path: Path) -> list[Prior]:
     if not path.exists():
         raise FollowUpError(f"{path}: does not exist")
-    files = list(candidates(path)) if path.is_dir() else [path]
+    files = list(candidates(path, _refuse_closed)) if path.is_dir() else [path]
     if not files:
         raise FollowUpError(
             f"{path}: holds no DICOM SEG or structured report; give a result folder"
@@ -92,6 +93,10 @@ def _priors(path: Path) -> list[Prior]:
             raise FollowUpError(f"{file}: {error}; export it again") from error
         priors.append(Prior(file, header))
     return priors
+
+
+def _refuse_closed(error: OSError) -> NoReturn:
+    raise FollowUpError(f"{error.filename}: cannot be read ({error.strerror}); allow reading it")
 
 
 def _require_one_patient(priors: Sequence[Prior]) -> None:

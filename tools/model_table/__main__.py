@@ -15,7 +15,7 @@ from tools.bench.suite import machine
 from tools.bundles.generate import BUNDLE_NAMES
 
 from .figures import evaluate, link_real, run_of
-from .table import COLUMNS, NO_WEIGHTS, name_cell, read_rows, write_rows
+from .table import NO_WEIGHTS, NOT_MEASURED, empty_row, name_cell, read_rows, write_rows
 
 # Nothing is trained on phantoms of seeds from here on (tools/datasets).
 UNSEEN_SEED = 900_000
@@ -47,20 +47,21 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(str(error))
         failed = []
         for name in BUNDLE_NAMES:
-            empty = [name_cell(name), NO_WEIGHTS, *[""] * (len(COLUMNS) - 2)]
-            if name not in measured:
+            if not _has_weights(options.bundles / name):
+                rows[name] = empty_row(name, NO_WEIGHTS)
+            elif name not in measured:
                 # What another run measured stays.
-                if not _has_weights(options.bundles / name):
-                    rows[name] = empty
-                rows.setdefault(name, empty)
-                continue
-            try:
-                rows[name] = _row(options.bundles / name, scratch, options)
-            except BenchError as error:
-                print(f"{name}: {error}", file=sys.stderr)
-                failed.append(name)
-                rows[name] = [name_cell(name), "not measured", *empty[2:]]
-            print(*rows[name], sep=" | ", flush=True)
+                if rows.get(name, [NO_WEIGHTS] * 2)[1] == NO_WEIGHTS:
+                    rows[name] = empty_row(name, NOT_MEASURED)
+            else:
+                try:
+                    rows[name] = _row(options.bundles / name, scratch, options)
+                except BenchError as error:
+                    print(f"{name}: {error}", file=sys.stderr)
+                    failed.append(name)
+                    rows[name] = empty_row(name, NOT_MEASURED)
+            if name in measured:
+                print(*rows[name], sep=" | ", flush=True)
     write_rows(options.readme, {name: rows[name] for name in BUNDLE_NAMES}, _note(options))
     return 1 if failed else 0
 
@@ -126,7 +127,8 @@ def _note(options: argparse.Namespace) -> str:
         f"{options.threads} threads ({machine(options.threads)['processor']}). Figures are what "
         f"each bundle's own `evaluate.json` writes: Dice, with the number of studies that have "
         f"something to find, on the real patients that its training keeps out and on "
-        f"{options.phantoms} phantoms of seeds that nothing was trained on."
+        f"{options.phantoms} phantoms of seeds that nothing was trained on. In brackets are 95 % "
+        f"bootstrap intervals over patients, where three or more stand behind a figure."
     )
 
 

@@ -11,6 +11,7 @@ COLUMNS = (
     *("seconds a study", "peak memory"),
 )
 NO_WEIGHTS = "no weights yet"
+NOT_MEASURED = "not measured"
 
 
 def read_rows(readme: Path) -> dict[str, list[str]]:
@@ -56,6 +57,11 @@ def write_rows(readme: Path, rows: Mapping[str, Sequence[str]], note: str) -> No
 def name_cell(name: str) -> str:
     """Link to a bundle's card."""
     return f"[{name}](bundles/{name}/docs/README.md)"
+
+
+def empty_row(name: str, reason: str) -> list[str]:
+    """Return the cells of a bundle without figures, which say why."""
+    return [name_cell(name), reason, *[""] * (len(COLUMNS) - 2)]
 
 
 def _parts(readme: Path) -> tuple[str, str, str]:

@@ -1,9 +1,8 @@
 """Find earlier studies of the patient among the objects of a study folder."""
 
 import logging
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from ct_triage.followup_reading import (
     read_time_point,
     study_moment,
 )
+from ct_triage.scanning import files_below
 from ct_triage.severity import Findings
 from ct_triage.volume import Volume
 
@@ -52,7 +52,8 @@ def follow_up_on(folder: Path, volume: Volume, findings: Findings) -> FollowUp:
     current = volume.headers[0]
     refused: Counter[str] = Counter()
     usable: list[Prior] = []
-    for file in candidates(folder):
+    # The search for the study's own images tells of folders that cannot be read.
+    for file in candidates(folder, lambda _: None):
         try:
             prior = Prior(file, read_header(file))
             if prior.header.StudyInstanceUID == current.get("StudyInstanceUID"):
@@ -81,11 +82,9 @@ def follow_up_on(folder: Path, volume: Volume, findings: Findings) -> FollowUp:
     return FollowUp((*points, own), (*notes, *notes_of(points)))
 
 
-def candidates(folder: Path) -> Iterator[Path]:
-    """Files below a folder that are DICOM segmentations or reports, in a fixed order."""
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (file for name in sorted(names) if prior_class(file := Path(parent, name)))
+def candidates(folder: Path, on_closed: Callable[[OSError], None]) -> Iterator[Path]:
+    """Files below a folder that are DICOM segmentations or reports; see `files_below`."""
+    return filter(prior_class, files_below(folder, on_closed))
 
 
 def newest_studies_first(priors: Iterable[Prior]) -> list[list[Prior]]:

@@ -107,9 +107,8 @@ def time_point_groups(
     """Measurement groups of a study that was measured in a segmentation or a report.
 
     A group is tied to its segment (TID 1411) where the study's segmentation has one for it;
-    otherwise it has no region (TID 1501) and its object is among the report's evidence. Where the
-    report's other groups have no region, ``tied=False`` leaves it out here too: validators hold
-    all groups of a container against one template.
+    otherwise, and with ``tied=False``, it has no region (TID 1501) and its object is among the
+    report's evidence.
     """
     return [
         _group(follow_up, index, lung, private, tied=tied)
@@ -159,18 +158,29 @@ def _change(follow_up: FollowUp, index: int, lung: str) -> Change | None:
 def prior_groups(
     follow_up: FollowUp, private: PrivateCodes, *, tied: bool
 ) -> tuple[list[Group], list[Group]]:
-    """Return the groups of all studies but the last; see :func:`time_point_groups`.
+    """Return the groups of all studies but the last, by date.
+
+    Validators hold all groups of a container against one template, so groups with a region (see
+    :func:`time_point_groups`) and groups without one stand in different containers.
+
+    Parameters
+    ----------
+    follow_up : FollowUp
+        The studies.
+    private : PrivateCodes
+        Codes of the report.
+    tied : bool
+        Whether the last study's groups have a region.
 
     Returns
     -------
     tuple of 2 lists
-        What goes among the groups of the last study, and what :func:`previous_findings` holds:
-        groups without a region where the others have one.
+        What goes among the groups of the last study, and what :func:`previous_findings` holds.
     """
-    indices = range(len(follow_up.time_points) - 1)
     groups = list(
         chain.from_iterable(
-            time_point_groups(follow_up, index, private, tied=tied) for index in indices
+            time_point_groups(follow_up, index, private)
+            for index in range(len(follow_up.time_points) - 1)
         )
     )
     with_region = [
@@ -182,7 +192,7 @@ def prior_groups(
 
 
 def previous_findings(groups: Sequence[Group]) -> ContainerContentItem:
-    """Hold groups that have no region apart from groups that have one.
+    """Hold groups without a region apart from groups that have one, or the other way round.
 
     TID 1500 asks for one container of measurement groups, and validators hold all of them against
     one template. The template is extensible, so these go under a heading of CID 7001.

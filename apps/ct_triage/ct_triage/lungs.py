@@ -8,10 +8,9 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.cluster.vq import kmeans2
 from skimage.morphology import remove_small_holes
-from skimage.segmentation import expand_labels
 
 from ct_triage.memory import release_free_memory
-from ct_triage.network import AxialView, Region, SliceNetwork, bounding_region
+from ct_triage.network import AxialView, Region, SliceNetwork, bounding_region, box_of
 from ct_triage.severity import BoolMask
 from ct_triage.volume import Volume
 
@@ -91,10 +90,11 @@ def _sides(lungs: BoolMask, view: AxialView) -> npt.NDArray[np.uint8]:
     reach across that plane, behind the sternum or the heart, a piece that lies almost wholly on
     one side keeps its side. A lone lung is named by its side of the body.
     """
+    box = box_of(lungs)
+    if box is None:
+        return np.zeros(lungs.shape, np.uint8)
     index_to_mm = view.affine[:3, :3] * (np.array(view.voxels.shape) / lungs.shape)
     points = np.argwhere(lungs)
-    if not len(points):
-        return np.zeros(lungs.shape, np.uint8)
     sample_mm = points[:: max(1, len(points) // KMEANS_POINTS)] @ index_to_mm.T
     lower, upper = np.quantile(sample_mm[:, 0], [0.25, 0.75])
     centre_mm = sample_mm.mean(axis=0)
@@ -112,14 +112,21 @@ def _sides(lungs: BoolMask, view: AxialView) -> npt.NDArray[np.uint8]:
     beyond_middle = (i[:, None, None] + j[:, None] + k) > middle
     sides = np.where(beyond_middle, LEFT, RIGHT).astype(np.uint8)
 
+    # Most of a grid is no lung, and what follows looks at every voxel many times.
+    wider = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
+    lungs = lungs[wider]
     cores, n_cores = ndimage.label(ndimage.binary_erosion(lungs, iterations=BRIDGE_RADIUS_VOXELS))
-    left_share = np.asarray(ndimage.mean(beyond_middle, cores, np.arange(n_cores + 1)))
+    left_share = np.asarray(ndimage.mean(beyond_middle[wider], cores, np.arange(n_cores + 1)))
     side_of_core = np.zeros(n_cores + 1, np.uint8)
     side_of_core[left_share >= WHOLE_PIECE_SHARE] = LEFT
     side_of_core[left_share <= 1 - WHOLE_PIECE_SHARE] = RIGHT
     side_of_core[0] = 0
-    whole = expand_labels(side_of_core[cores], distance=BRIDGE_RADIUS_VOXELS + 1)
-    return np.where(lungs & (whole > 0), whole, sides)
+    whole = side_of_core[cores]
+    neighbours = ndimage.generate_binary_structure(3, 1)
+    for _ in range(BRIDGE_RADIUS_VOXELS + 1):
+        whole = np.where(whole, whole, ndimage.grey_dilation(whole, footprint=neighbours))
+    np.copyto(sides[wider], whole, where=lungs & (whole > 0))
+    return sides
 
 
 def _is_one_lung(x_mm: npt.NDArray[np.float64], distance_mm: float) -> bool:
@@ -153,7 +160,7 @@ def _take_out(coarse: BoolMask, mask: BoolMask) -> BoolMask:
     taken = np.zeros_like(mask)
     for index, fine in enumerate(mask):
         if fine.any():
-            inside = coarse[slices[index]][np.ix_(rows, columns)]
+            inside = coarse[slices[index]].take(rows, axis=0).take(columns, axis=1)
             np.logical_and(fine, inside, out=taken[index])
             fine &= ~inside
     return taken

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 
 from ct_triage.errors import ModelError
 from ct_triage.provenance import ModelIdentity
@@ -26,7 +25,8 @@ from ct_triage.volume import Volume, spacing_mm
 # Columns to the patient's left, rows to the back, slices to the head: the radiological picture.
 CANONICAL = np.array([[2, 1], [1, 1], [0, 1]])
 REQUIRED_KEYS = ("spacing_mm", "hu_window", "threshold", "divisor")
-BATCH_SLICES = 8
+# More at a time need larger arrays, and with them pages that the system has to clear first.
+BATCH_SLICES = 4
 # Slices closer than this share of the network's pixel are taken together: the networks were made
 # for pixels and slices of 2 mm and more, and thinner slices are noisier.
 THIN_SLICE_SHARE = 0.75
@@ -163,7 +163,7 @@ class SliceNetwork:
             return cls(
                 ModelIdentity(str(metadata["name"]), str(metadata["version"]), sha256),
                 # Weights may be stored in half precision.
-                _ordered_for_convolutions(module.eval().float()),
+                _ready_to_run(module.eval().float()),
                 *_specification(config),
                 config=config,
                 temperature=_temperature(config),
@@ -259,7 +259,8 @@ class SliceNetwork:
         _, rows, columns = region or (slice(None), slice(None), slice(None))
         target = result[slices.start : slices.stop, rows, columns]
         _, n_rows, n_columns = target.shape
-        target[:] = logits[:, 0, :n_rows, :n_columns].sigmoid().cpu().numpy()
+        probabilities = logits[:, 0, :n_rows, :n_columns].sigmoid()
+        target[:] = probabilities.to(torch.float16).cpu().numpy()
 
     def _padded(self, image: torch.Tensor) -> torch.Tensor:
         bottom, right = (-size % self.divisor for size in image.shape[-2:])
@@ -306,16 +307,32 @@ def bounding_region(
     margin : array (3,)
         What is added on each side along each axis, in voxels of that grid.
     """
-    box = ndimage.find_objects(mask.view(np.uint8))
-    if not box:
+    box = box_of(mask)
+    if box is None:
         return None
     first, second, third = (
         slice(
             max(0, int(np.floor(side.start * n / m - extra))),
             min(n, int(np.ceil(side.stop * n / m + extra))),
         )
-        for side, n, m, extra in zip(box[0], grid, mask.shape, margin, strict=True)
+        for side, n, m, extra in zip(box, grid, mask.shape, margin, strict=True)
     )
+    return first, second, third
+
+
+def box_of(mask: npt.NDArray[np.bool_]) -> Region | None:
+    """Bounding box of a mask (slices, rows, columns), None if it is empty.
+
+    ``ndimage.find_objects`` takes seven times as long, which is a lot at full resolution.
+    """
+    in_plane = np.logical_or.reduce(mask, axis=0)
+    sides = [
+        np.flatnonzero(line)
+        for line in (mask.any(axis=(1, 2)), in_plane.any(axis=1), in_plane.any(axis=0))
+    ]
+    if not len(sides[0]):
+        return None
+    first, second, third = (slice(int(side[0]), int(side[-1]) + 1) for side in sides)
     return first, second, third
 
 
@@ -348,10 +365,16 @@ def _neighbours(
     return lower, np.minimum(lower + 1, n_sampled - 1), (place - lower).astype(np.float32)
 
 
-def _ordered_for_convolutions(module: Any) -> Any:
-    """Bring weights into the order that convolutions want; others are reordered at each use."""
+def _ready_to_run(module: Any) -> Any:
+    """Prepare a module so that its first batches cost what the later ones do.
+
+    Weights are brought into the order that convolutions want, others are reordered at each use.
+    Freezing folds batch normalisation into the convolutions; the interpreter would otherwise spend
+    half a second on its own optimisation while the first two batches run.
+    """
     volumes = any(weight.ndim == 5 for weight in module.parameters())
-    return module.to(memory_format=torch.channels_last_3d if volumes else torch.channels_last)
+    ordered = torch.channels_last_3d if volumes else torch.channels_last
+    return torch.jit.freeze(module.to(memory_format=ordered))
 
 
 def _specification(

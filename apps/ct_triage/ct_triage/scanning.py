@@ -4,7 +4,7 @@ import logging
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,22 @@ class Scan:
         Files and their attributes up to the pixels, in the order of their paths.
     n_unreadable : int
         How many files call themselves DICOM, by preamble or by suffix, and cannot be read.
+    n_closed : int
+        How many folders cannot be looked into.
     """
 
     instances: list[tuple[Path, Dataset]]
     n_unreadable: int
+    n_closed: int = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, for the report."""
+        counts = {
+            "files of the study are damaged and were left out": self.n_unreadable,
+            "folders of the study cannot be read and were left out": self.n_closed,
+        }
+        return tuple(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def scan_folder(folder: Path) -> Scan:
@@ -47,7 +59,8 @@ def scan_folder(folder: Path) -> Scan:
     Symbolic links to folders are not followed, and what is no regular file is not opened.
     """
     instances, n_unreadable = [], 0
-    for file in _files_below(folder):
+    closed: list[OSError] = []
+    for file in files_below(folder, closed.append):
         try:
             header = read_header(file)
         except Exception as error:  # a hostile file makes a parser raise anything
@@ -57,7 +70,29 @@ def scan_folder(folder: Path) -> Scan:
             continue
         if header is not None:
             instances.append((file, header))
-    return Scan(instances, n_unreadable)
+    for reason in closed:
+        logger.warning(
+            "a folder %d levels below the study's: skipped, it cannot be read (%s)",
+            len(Path(reason.filename).relative_to(folder).parts),
+            type(reason).__name__,
+        )
+    return Scan(instances, n_unreadable, len(closed))
+
+
+def files_below(folder: Path, on_closed: Callable[[OSError], None]) -> Iterator[Path]:
+    """Yield the files at any depth below a folder, sorted by name within each folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Symbolic links to folders in it are not followed.
+    on_closed : callable
+        Is told why a folder cannot be looked into; the others are, unless it raises.
+    """
+    for parent, folders, names in os.walk(folder, onerror=on_closed):
+        folders.sort()
+        # A DICOMDIR lists files that are found anyway.
+        yield from (Path(parent, name) for name in sorted(names) if name.upper() != "DICOMDIR")
 
 
 def read_header(file: Path) -> Dataset | None:
@@ -141,10 +176,3 @@ def values_of(header: Dataset, keyword: str) -> tuple[str, ...]:
     value = value_of(header, keyword, ())
     several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
     return tuple(str(part) for part in value) if several else (str(value),)
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        # A DICOMDIR lists files that are found anyway.
-        yield from (Path(parent, name) for name in sorted(names) if name.upper() != "DICOMDIR")

@@ -142,17 +142,16 @@ def find_every_series(
     The parameters and errors are those of :func:`find_series`.
     """
     scan = scan_folder(folder)
+    closed = f" ({scan.n_closed} folders of it cannot be read)" if scan.n_closed else ""
     if not scan.instances:
-        raise NoSeriesError(f"{folder}: no DICOM files here; give the folder of a CT study")
+        raise NoSeriesError(f"{folder}{closed}: no DICOM files here; give the folder of a CT study")
     images, refusals = _ct_images(scan)
     if not images and not refusals:
         raise NoSeriesError(
-            f"{folder}: none of the {len(scan.instances)} DICOM files is a CT image; give the"
-            " folder of a CT study"
+            f"{folder}{closed}: none of the {len(scan.instances)} DICOM files is a CT image; give"
+            " the folder of a CT study"
         )
     _require_one_patient(folder, images)
-    damaged = f"{scan.n_unreadable} files of the study are damaged and were left out"
-    notes = (damaged,) if scan.n_unreadable else ()
     usable: list[tuple[int, Series]] = []
     for (uid, _), group in sorted(images.items()):
         candidates, reasons = _candidates(uid, group)
@@ -161,13 +160,13 @@ def find_every_series(
             if rank is None:
                 reasons.append(f"{series.label} matches none of the selection rules")
             else:
-                usable.append((rank, replace(series, notes=(*series.notes, *notes))))
+                usable.append((rank, replace(series, notes=(*series.notes, *scan.notes))))
         refusals += [_refuse(uid, group, reason) for reason in reasons]
     if not usable:
         told = "; ".join(refusal.reason for refusal in refusals[:MAX_REASONS])
         if len(refusals) > MAX_REASONS:
             told += f"; and {len(refusals) - MAX_REASONS} more"
-        raise NoSeriesError(f"{folder}: no usable chest CT series: {told}", tuple(refusals))
+        raise NoSeriesError(f"{folder}{closed}: no usable chest CT series: {told}", tuple(refusals))
     numbered = _numbered([series for _, series in usable])
     ranked = [(rank, series) for (rank, _), series in zip(usable, numbered, strict=True)]
     ranked.sort(key=lambda entry: (-entry[0], *preference(entry[1])), reverse=True)

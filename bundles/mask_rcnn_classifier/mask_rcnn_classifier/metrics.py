@@ -15,6 +15,9 @@ from torchmetrics.detection import MeanAveragePrecision
 from .data import CLASSES, CONTROL
 from .shared import gathered, write_table
 
+# Name of the study, probabilities of the classes, index of the true class.
+Judged = tuple[str, list[float], int]
+
 
 class DetectionMetrics:
     """Average precision of masks at IoU 0.5, 0.75 and 0.5:0.95 (MS COCO; paper, table 6).
@@ -69,12 +72,13 @@ class ClassificationMetrics:
     Parameters
     ----------
     output_dir
-        Folder of ``summary.csv``; None writes none.
+        Folder of ``summary.csv`` and, with true class, class and probabilities of each,
+        ``slices.csv`` and ``studies.csv``; None writes none.
     """
 
     def __init__(self, output_dir: str | None = None) -> None:
         self.output_dir = output_dir
-        self.rows: list[tuple[str, list[float], int]] = []
+        self.rows: list[Judged] = []
 
     def attach(self, engine: Engine) -> None:
         """Listen to an evaluator."""
@@ -88,18 +92,30 @@ class ClassificationMetrics:
         self.rows += list(zip(engine.state.batch["name"], probabilities, labels, strict=True))
 
     def _finish(self, engine: Engine) -> None:
-        rows = gathered(self.rows)
-        truth = [label for _, _, label in rows]
-        figures = classification_figures(truth, [int(np.argmax(p)) for _, p, _ in rows])
-        studies: dict[str, tuple[list[list[float]], int]] = {}
-        for name, probabilities, label in rows:
-            studies.setdefault(name, ([], label))[0].append(probabilities)
-        predicted = [aggregate_slices(slices)[0] for slices, _ in studies.values()]
-        of_studies = classification_figures([label for _, label in studies.values()], predicted)
-        figures |= {f"study_{name}": value for name, value in of_studies.items()}
+        slices = gathered(self.rows)
+        of_study: dict[str, tuple[list[list[float]], int]] = {}
+        for name, probabilities, label in slices:
+            of_study.setdefault(name, ([], label))[0].append(probabilities)
+        studies = [
+            (name, aggregate_slices(rows)[1], label) for name, (rows, label) in of_study.items()
+        ]
+        figures = _figures(slices)
+        figures |= {f"study_{name}": value for name, value in _figures(studies).items()}
         engine.state.metrics.update(figures)
         if self.output_dir is not None:
-            write_table(Path(self.output_dir, "summary.csv"), [figures])
+            folder = Path(self.output_dir)
+            write_table(folder / "summary.csv", [figures])
+            for file, judged in {"slices.csv": slices, "studies.csv": studies}.items():
+                write_table(folder / file, [_judged(*row) for row in judged])
+
+
+def _figures(rows: list[Judged]) -> dict[str, float]:
+    return classification_figures([r[2] for r in rows], [int(np.argmax(r[1])) for r in rows])
+
+
+def _judged(study: str, probabilities: list[float], label: int) -> dict[str, Any]:
+    found = CLASSES[int(np.argmax(probabilities))]
+    return {"study": study, "truth": CLASSES[label], "class": found, **_named(probabilities)}
 
 
 def classification_figures(truth: ArrayLike, predicted: ArrayLike) -> dict[str, float]:

@@ -28,7 +28,7 @@ from pydicom.uid import (
     RLELossless,
     SecondaryCaptureImageStorage,
 )
-from series_edits import edit, other_uid
+from series_edits import edit, other_uid, with_gdcm
 
 NO_SERIES, BROKEN = 3, 4
 CHOSEN = "was chosen among 2 usable CT series"
@@ -466,22 +466,6 @@ def rle(study: Path) -> None:
 @reads()
 def jpeg_ls(study: Path) -> None:
     _compress(study, JPEGLSLossless)
-
-
-def with_gdcm(file: Path, syntax: int) -> None:
-    """Compress a file by GDCM, which can what pydicom's encoders cannot."""
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(file))
-    assert reader.Read()
-    change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer = gdcm.ImageWriter()
-    writer.SetFileName(str(file))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
 
 
 def _all_with_gdcm(study: Path, syntax: int) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import gdcm
 import pytest
-from corpus import files_of, with_gdcm
+from corpus import files_of
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.filewriter import write_file_meta_info
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless
-from series_edits import assert_is_phantom
+from series_edits import assert_is_phantom, with_gdcm
 
 from ct_triage.errors import BrokenSeriesError
 from ct_triage.limits import MAX_INFLATED_BYTES

@@ -9,14 +9,17 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, get_args
 
 from tqdm import tqdm
 
-from . import COLLECTIONS, PublishedSet, assign_folds, build_datalist
-from .base import Case, DatasetError, Supervision
+from . import COLLECTIONS, PublishedSet, build_datalist
+from .base import Case, DatasetError, Split, Supervision
+from .datalist import patient_in_lists
+
+SPLITS = get_args(Split)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,19 +53,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     collection = COLLECTIONS[options.name]
     label = options.label or collection.supervision[0]
     try:
-        cases = _read(collection, options.root, label)
+        _check(collection, label, options)
+        cases = _read(collection, options.root)
         datalist = build_datalist(
             collection, cases, options.root, label=label, folds=options.folds, seed=options.seed
         )
+        held_out: list[str] = []
+        if options.tree:
+            kept = [case for case in cases if getattr(case, label) is not None]
+            held_out = _write_tree(collection, kept, datalist, options)
         if options.output:
             options.output.parent.mkdir(parents=True, exist_ok=True)
             options.output.write_text(json.dumps(datalist, indent=1) + "\n", "utf-8")
-        held_out = _write_tree(collection, cases, label, options) if options.tree else []
     except (DatasetError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print("\n".join(_summary(collection, cases)))
-    for section in ("training", "validation", "test"):
+    for section in SPLITS:
         if section in datalist:
             print(f"{section}: {len(datalist[section])} with label {label}")
     if options.output:
@@ -72,38 +79,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _write_tree(
-    collection: PublishedSet, cases: Sequence[Case], label: Supervision, options: argparse.Namespace
-) -> list[str]:
-    """Write the cases that have the label; return the patients to keep out."""
-    # MONAI takes seconds to import.
-    from .tree import write_tree
-
-    if label == "category":
-        raise DatasetError("a tree holds masks; --label can be lung or lesion")
-    kept = [case for case in cases if getattr(case, label) is not None]
-    fold_of = assign_folds(
-        (case for case in kept if case.split == "training"), options.folds, options.seed
-    )
-    if not 0 <= options.fold < options.folds:
-        raise DatasetError(f"--fold is 0 to {options.folds - 1}, got {options.fold}")
-    written = write_tree(collection, kept, options.tree / collection.name)
-    bar = tqdm(written, desc="writing", unit=" cases", total=len(kept), leave=False, disable=None)
-    held_out = {
-        name.split(".")[0]
-        for case, name in bar
-        if case.split != "training" or fold_of[case.patient] == options.fold
-    }
-    return sorted(held_out)
-
-
-def _read(collection: PublishedSet, root: Path, label: Supervision) -> list[Case]:
-    """Check the tree and list its cases, with a bar."""
+def _check(collection: PublishedSet, label: Supervision, options: argparse.Namespace) -> None:
+    """Refuse what can be told to be wrong before anything is read or written."""
     if label not in collection.supervision:
         has = " or ".join(collection.supervision)
         raise DatasetError(f"{collection.name} gives no {label}; --label can be {has}")
-    if not root.is_dir():
-        raise DatasetError(f"{root} is not a folder")
+    if not options.root.is_dir():
+        raise DatasetError(f"{options.root} is not a folder")
+    if options.output and options.output.is_dir():
+        raise DatasetError(f"--output {options.output} is a folder; name a file")
+    if not options.tree:
+        return
+    if label == "category":
+        raise DatasetError("a tree holds masks; --label can be lung or lesion")
+    if not 0 <= options.fold < options.folds:
+        raise DatasetError(f"--fold is 0 to {options.folds - 1}, got {options.fold}")
+    if options.tree.exists() and not options.tree.is_dir():
+        raise DatasetError(f"--tree {options.tree} is not a folder")
+
+
+def _write_tree(
+    collection: PublishedSet,
+    cases: Sequence[Case],
+    datalist: Mapping[str, Any],
+    options: argparse.Namespace,
+) -> list[str]:
+    """Write the cases of a datalist; return the patients to keep out for a fold."""
+    # MONAI takes seconds to import.
+    from .tree import write_tree
+
+    # What the publisher keeps for validation and test has no fold.
+    kept_out = {
+        item["patient"]
+        for split in SPLITS
+        for item in datalist.get(split, ())
+        if item.get("fold", options.fold) == options.fold
+    }
+    written = write_tree(collection, cases, options.tree / collection.name)
+    bar = tqdm(written, desc="writing", unit=" cases", total=len(cases), leave=False, disable=None)
+    names = {
+        name.split(".")[0]
+        for case, name in bar
+        if patient_in_lists(collection.name, case) in kept_out
+    }
+    return sorted(names)
+
+
+def _read(collection: PublishedSet, root: Path) -> list[Case]:
+    """Check the collection's files and list its cases, with a bar."""
     cases = tqdm(
         collection.read(root),
         desc=collection.name,

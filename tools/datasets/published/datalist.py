@@ -129,10 +129,17 @@ def _describe(case: Case, collection: str, root: Path) -> dict[str, Any]:
             item[key] = value
     item.update(case.extra)
     item = {key: _relative(value, root) for key, value in item.items()}
-    # With the collection before it, no patient's name is an existing path, which MONAI would join
-    # to base_dir; and lists of several collections can be put together.
-    item["patient"] = f"{collection}:{case.patient}"
+    item["patient"] = patient_in_lists(collection, case)
     return item
+
+
+def patient_in_lists(collection: str, case: Case) -> str:
+    """Return what a datalist calls a case's patient.
+
+    With the collection before it, no patient's name is an existing path, which MONAI would join to
+    base_dir; and lists of several collections can be put together.
+    """
+    return f"{collection}:{case.patient}"
 
 
 def _relative(value: Any, root: Path) -> Any:

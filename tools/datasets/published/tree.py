@@ -45,6 +45,12 @@ def write_tree(
     DatasetError
         On a case that is no volume, or a mask that does not have its CT's shape.
     """
+    cases = list(cases)
+    if any(isinstance(case.image, tuple) or "slice" in case.extra for case in cases):
+        raise DatasetError(
+            f"{collection.name} holds slices, not volumes, and the bundles train on volumes in "
+            "HU; use its datalist (--output)"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     values = {
         "lung": set(collection.lung_values),
@@ -57,11 +63,7 @@ def write_tree(
         seen[patient] += 1
         name = f"{patient}.{number}" if number else patient
         ct = folder / f"{name}_ct.nii.gz"
-        if isinstance(case.image, tuple) or "slice" in case.extra:
-            raise DatasetError(
-                f"{collection.name} holds slices, not volumes, and the bundles train on volumes in "
-                "HU; use its datalist (--output)"
-            )
+        assert isinstance(case.image, Path)
         shape = _write_ct(case.image, ct)
         for key in ("lung", "lesion"):
             mask = getattr(case, key)
