@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from tools.evaluate.bootstrap import intervals, note
 from tools.evaluate.cases import check_masks, load_masks, progress, read_datalist, rows_of
+from tools.evaluate.masks import EvaluationError
 from tools.evaluate.pictures import draw_case
 from tools.evaluate.report import Picture, Report, Table
 from tools.evaluate.segmentation import dice
+from tools.evaluate.shares import lungs_of
 from tools.evaluate.statistics import shown_limits
 
 MASKS = ("prediction", "truth", "prediction_lung", "truth_lung")
@@ -215,7 +217,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "datalist",
         type=Path,
-        help="columns case, prediction, truth, prediction_lung, truth_lung; image for pictures",
+        help="columns case, prediction, truth; prediction_lung and truth_lung unless a SEG holds "
+        "the lungs; image for pictures",
     )
     add_pictures(parser)
 
@@ -227,7 +230,17 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """Measure the cases of a datalist."""
-    frame = read_datalist(arguments.datalist, MASKS, ("patient", "image"))
+    frame = read_datalist(
+        arguments.datalist, MASKS[:2], ("patient", "image", "prediction_lung", "truth_lung")
+    )
+    for side in ("prediction", "truth"):
+        frame[f"{side}_lung"] = [lungs_of(row, side) for row in rows_of(frame)]
+        missing = frame[frame[f"{side}_lung"].isna()]
+        if len(missing):
+            name = missing.iloc[0]["case"]
+            raise EvaluationError(
+                f"{arguments.datalist}: case {name} has no {side}_lung, and no SEG with lungs"
+            )
     check_masks(frame, MASKS, SEGMENTS, arguments.quiet)
     cases = measure_all(frame, arguments.quiet)
     return report(f"Goals: {len(cases)} cases", [], frame, cases, arguments)

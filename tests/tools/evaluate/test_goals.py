@@ -119,7 +119,7 @@ def test_a_case_without_lungs_is_refused(
 ) -> None:
     pd.read_csv(datalist).drop(columns="truth_lung").to_csv(datalist, index=False)
     assert main(["goals", str(datalist), "--output", str(tmp_path / "out")]) == 2
-    assert "case a1 has no truth_lung" in capsys.readouterr().err
+    assert "case a1 has no truth_lung, and no SEG" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
