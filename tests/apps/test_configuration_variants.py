@@ -17,8 +17,11 @@ from validators import dciodvfy_errors, dcmqi_report, dsrdump, pixelmed_sr_error
 
 from ct_triage.configuration import Configuration
 from ct_triage.errors import ConfigurationError, ModelError
-from ct_triage.lesion_models import load_lesion_model
+from ct_triage.lesion_models import LESION_MODELS, load_lesion_model
+from ct_triage.network import SliceNetwork
 from ct_triage.pipeline import Pipeline
+from ct_triage.provenance import ModelIdentity
+from ct_triage.volume import Volume
 from tools.phantom import Phantom, write_dicom_series
 
 SCHEMA = Path(__file__).parents[2] / "apps" / "ct_triage" / "docs" / "result.schema.json"
@@ -215,6 +218,32 @@ def test_the_multitask_model_sees_the_lungs_of_every_slice_at_once(
     assert (n, channels) == (n_slices, 1)
     assert rows % 16 == columns % 16 == 0
     assert rows * columns < 192 * 192
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"), [("lesion_segmentation_2d", 130), ("multitask_triage", 50)]
+)
+def test_only_the_slice_model_sees_the_body_around_the_lungs(name: str, pixels: int) -> None:
+    hu = np.full((12, 180, 180), -1000, np.int16)
+    hu[:, 20:140, 30:150] = 40
+    lungs = np.zeros(hu.shape, bool)
+    lungs[3:9, 60:100, 70:110] = True
+    hu[lungs] = -850
+    affine = np.eye(4)[[2, 1, 0, 3]] * [5, 2, 2, 1]
+    seen = []
+
+    class Recorder(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> Any:
+            seen.append(tuple(image.shape))
+            logits = torch.full_like(image, -1.0)
+            return (logits, torch.tensor([0.0])) if name == "multitask_triage" else logits
+
+    identity = ModelIdentity(name, "1", "a1" * 32)
+    network = SliceNetwork(identity, Recorder(), (2.0, 2.0), (-1000.0, 600.0), 0.5, 1)
+    assert not LESION_MODELS[name](network).find(Volume(hu, affine, ()), lungs).mask.any()
+    # Five pixels, 10 mm, on each side.
+    assert {shape[1:] for shape in seen} == {(1, pixels, pixels)}
+    assert sum(shape[0] for shape in seen) == 6
 
 
 def test_a_model_that_does_not_identify_is_refused(oracle_models: Path) -> None:

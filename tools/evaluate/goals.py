@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from tools.evaluate.bootstrap import intervals, note
 from tools.evaluate.cases import check_masks, load_masks, progress, read_datalist, rows_of
+from tools.evaluate.masks import EvaluationError
 from tools.evaluate.pictures import draw_case
 from tools.evaluate.report import Picture, Report, Table
 from tools.evaluate.segmentation import dice
+from tools.evaluate.shares import lungs_of
 from tools.evaluate.statistics import shown_limits
 
 MASKS = ("prediction", "truth", "prediction_lung", "truth_lung")
@@ -143,18 +145,18 @@ def against_goals(cases: pd.DataFrame, resamples: int) -> pd.DataFrame:
             resamples,
         )
         value = goal.of(values)
-        rows.append(
-            {
-                "figure": goal.figure,
-                "patients": len(part),
-                "value": value,
-                "low": low,
-                "high": high,
-                "goal": f"{'at most' if goal.at_most else 'at least'} {goal.bound:g}",
-                "met": "no" if goal.missed(pd.Series([value])).any() else "yes",
-            }
-        )
+        row = {"figure": goal.figure, "patients": len(part), "value": value, "low": low}
+        rows.append({**row, "high": high, **goal_cells(value, goal.bound, goal.at_most)})
     return pd.DataFrame(rows)
+
+
+def goal_cells(value: float, bound: float, at_most: bool) -> dict[str, str]:
+    """Return the cells ``goal`` and ``met`` of a figure."""
+    met = value <= bound if at_most else value >= bound
+    return {
+        "goal": f"at {'most' if at_most else 'least'} {bound:g}",
+        "met": "yes" if met else "no",
+    }
 
 
 def failing(frame: pd.DataFrame, cases: pd.DataFrame, count: int) -> Iterator[Picture]:
@@ -215,19 +217,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "datalist",
         type=Path,
-        help="columns case, prediction, truth, prediction_lung, truth_lung; image for pictures",
+        help="columns case, prediction, truth; prediction_lung and truth_lung unless a SEG holds "
+        "the lungs; image for pictures",
     )
     add_pictures(parser)
 
 
 def add_pictures(parser: argparse.ArgumentParser) -> None:
-    """Declare how many failing cases are pictured."""
-    parser.add_argument("--pictures", type=int, default=4, help="failing cases a goal (4)")
+    """Declare how many cases are pictured."""
+    parser.add_argument("--pictures", type=int, default=4, help="failing or worst cases (4)")
 
 
 def run(arguments: argparse.Namespace) -> Report:
     """Measure the cases of a datalist."""
-    frame = read_datalist(arguments.datalist, MASKS, ("patient", "image"))
+    frame = read_datalist(
+        arguments.datalist, MASKS[:2], ("patient", "image", "prediction_lung", "truth_lung")
+    )
+    for side in ("prediction", "truth"):
+        frame[f"{side}_lung"] = [lungs_of(row, side) for row in rows_of(frame)]
+        missing = frame[frame[f"{side}_lung"].isna()]
+        if len(missing):
+            name = missing.iloc[0]["case"]
+            raise EvaluationError(
+                f"{arguments.datalist}: case {name} has no {side}_lung, and no SEG with lungs"
+            )
     check_masks(frame, MASKS, SEGMENTS, arguments.quiet)
     cases = measure_all(frame, arguments.quiet)
     return report(f"Goals: {len(cases)} cases", [], frame, cases, arguments)

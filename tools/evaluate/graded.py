@@ -10,7 +10,7 @@ done again, so a run that was killed goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ from ct_triage.pipeline import Pipeline
 from ct_triage.results import RESULT_FILE
 from tools.evaluate import cohort
 from tools.evaluate.bootstrap import intervals
-from tools.evaluate.masks import EvaluationError
+from tools.evaluate.goals import add_pictures, goal_cells
+from tools.evaluate.masks import EvaluationError, MaskFile
+from tools.evaluate.pictures import draw_case
 from tools.evaluate.report import Picture, Report, Table
 from tools.evaluate.results import read_result
 from tools.evaluate.settings import keep_settings
@@ -193,7 +195,8 @@ def measure(frame: pd.DataFrame, kinds: pd.Series, resamples: int = RESAMPLES) -
     Returns
     -------
     pandas.DataFrame
-        ``figure``, ``studies`` (all, phantoms or real lungs), ``n``, ``value``, ``low``, ``high``.
+        ``figure``, ``studies`` (all, phantoms or real lungs), ``n``, ``value``, ``low``, ``high``,
+        and ``goal`` and ``met`` where the project has one.
         Severity is that of the COVID-19 studies, errors in percentage points.
     """
     rows = []
@@ -236,6 +239,17 @@ SEVERITY_FIGURES: dict[str, Callable[[NDArray, NDArray], float]] = {
 }
 
 
+AUC = "AUC of probability against"
+# Least values; of the error the greatest.
+ERROR = "mean absolute error of severity"
+GOALS = {
+    "Spearman of severity": 0.95,
+    ERROR: 3.0,
+    f"{AUC} normal": 0.95,
+    f"{AUC} bacterial": 0.85,
+}
+
+
 def _row(
     name: str,
     kind: str,
@@ -261,7 +275,19 @@ def _row(
         "value": value,
         "low": low,
         "high": high,
+        **(goal_cells(value, GOALS[name], name == ERROR) if name in GOALS else {}),
     }
+
+
+def worst_severities(frame: pd.DataFrame, count: int) -> Iterator[Picture]:
+    """Picture the graded studies whose severity is farthest from the truth."""
+    graded = frame[frame["class"] == "covid19"]
+    error = (graded["severity_percent"] - graded["truth_severity_percent"]).abs()
+    for rank, index in enumerate(error.nlargest(count).index, 1):
+        row = graded.loc[index].to_dict()
+        row |= {column: MaskFile(row[column]) for column in ("prediction", "truth")}
+        caption = "{case}: severity {severity_percent:.1f} %, true {truth_severity_percent:.1f} %"
+        yield Picture.of(f"worst_{rank}", caption.format(**row), draw_case(row, "lesion"))
 
 
 def draw_severity(frame: pd.DataFrame, kinds: pd.Series) -> Figure:
@@ -312,6 +338,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BUNDLE",
         help="bundle that identifies COVID-19 (multitask_triage); none: rank by severity",
     )
+    add_pictures(parser)
 
 
 def run(arguments: argparse.Namespace) -> Report:
@@ -363,12 +390,13 @@ def run(arguments: argparse.Namespace) -> Report:
             f"phantoms and in the lungs of real patients ({lungs}). Intervals are 95 % bootstrap "
             f"intervals over studies ({RESAMPLES} draws); the real lungs are those of few "
             "patients, so they say nothing of the spread over patients. all.csv and graded.csv "
-            "are datalists for the other commands; `segmentation graded.csv` shows the worst.",
+            "are datalists for the other commands.",
         ],
         [
             Table("summary", "Severity in percentage points; identification", found),
             Picture.of("severity", "Severity, system over truth", draw_severity(frame, kinds)),
             Table("cases", "Every study", frame[columns].assign(studies=kinds)),
+            *worst_severities(frame, arguments.pictures),
         ],
     )
 

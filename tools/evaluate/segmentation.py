@@ -100,7 +100,8 @@ def _boxed(
     """
     box = ndimage.find_objects((prediction | truth).view(np.uint8))
     where = box[0] if box else np.s_[:1, :1, :1]
-    p, t = (torch.from_numpy(np.ascontiguousarray(m[where])) for m in (prediction, truth))
+    # Copies, since tensors take no arrays that run backwards.
+    p, t = (torch.from_numpy(m[where].copy()) for m in (prediction, truth))
     return p[None, None], t[None, None]
 
 

@@ -46,7 +46,7 @@ def segment_lungs(volume: Volume, network: SliceNetwork) -> tuple[BoolMask, Bool
         empty where the network sees no lung.
     """
     view = AxialView.of(volume)
-    probabilities = network.probabilities(view, _body(view, network))
+    probabilities = network.probabilities(view, body_region(view, network))
     release_free_memory()
     lungs = _clean(probabilities >= network.threshold)
     # What the cleaning removed must not come back at full resolution, nor the holes it closed.
@@ -57,7 +57,7 @@ def segment_lungs(volume: Volume, network: SliceNetwork) -> tuple[BoolMask, Bool
     return view.on_source_grid(right), view.on_source_grid(left)
 
 
-def _body(view: AxialView, network: SliceNetwork) -> Region | None:
+def body_region(view: AxialView, network: SliceNetwork) -> Region | None:
     """Box of the body in all slices on a network's grid; around it there is only air.
 
     None, which is the whole grid, where nothing is as dense as tissue.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ class VolumeLesionModel(SliceLesionModel):
     shape. It sees the lungs' bounding box through a sliding window, so that the memory it takes
     does not grow with the study (sections 2.2 and 4.3 of the paper).
     """
+
+    sees_body: ClassVar[bool] = False
 
     @classmethod
     def load(cls, bundle: Path, threshold: float | None, min_lesion_ml: float) -> Self:
@@ -84,6 +86,7 @@ class EnsembleLesionModel(SliceLesionModel):
     """
 
     members: tuple[Member, ...] = ()
+    sees_body: ClassVar[bool] = False
 
     @classmethod
     def load(cls, bundle: Path, threshold: float | None, min_lesion_ml: float) -> Self:

@@ -14,6 +14,7 @@ from oracle import write_oracle_models
 from tools.evaluate import cohort
 from tools.evaluate.__main__ import main
 from tools.evaluate.cohort import DISEASES, plan, process
+from tools.evaluate.masks import EvaluationError
 
 REPOSITORY = Path(__file__).parents[3]
 SMALL = {"slice_count": 16, "matrix": 64}
@@ -53,6 +54,23 @@ def test_a_study_is_made_and_run_once(
     (row,) = cohort.datalist([study]).to_dict("records")
     assert row["class"] == "covid19"
     assert row["truth_right_percent"] > 0
+
+
+def _fail_first(study: Path) -> str:
+    study.touch()
+    if study.name == "0":
+        raise EvaluationError("study 0 is refused")
+    return study.name
+
+
+def test_a_failed_study_ends_the_cohort(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="study 0 is refused"):
+        cohort.process_all([tmp_path / str(i) for i in range(200)], 1, True, _fail_first)
+    # Those that were handed to the process before the failure was seen.
+    begun = len(list(tmp_path.iterdir()))
+    assert begun < 200
+    time.sleep(1)
+    assert len(list(tmp_path.iterdir())) == begun
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,13 @@ def test_figures_follow_from_the_table() -> None:
     assert found.loc[("AUC of probability against bacterial", REAL), "value"] == 0
     assert found.loc[("AUC of probability against normal", REAL), "value"] == 1
     assert found.loc[("AUC of probability against bacterial, normal", REAL), "value"] == 0.5
+    goals = found["met"].dropna().groupby("figure").agg(set)
+    assert goals.to_dict() == {
+        "Spearman of severity": {"yes"},
+        "mean absolute error of severity": {"yes"},
+        "AUC of probability against bacterial": {"no"},
+        "AUC of probability against normal": {"yes"},
+    }
 
 
 @pytest.mark.parametrize(
@@ -125,6 +132,7 @@ def test_a_graded_cohort_is_made_run_and_measured(
     assert summary.loc[("Spearman of severity", "all"), "value"] > 0.5
     assert ("AUC of severity against bacterial, nodules, normal", REAL) in summary.index
     assert (output / "severity.png").exists()
+    assert len(list(output.glob("worst_*.png"))) == 4
     # What is done is not done again.
     monkeypatch.setattr(graded.GradedStudy, "draw", None)
     monkeypatch.setattr(cohort, "Pipeline", None)
