@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
                 rows[name] = empty_row(name, NO_WEIGHTS)
             elif name not in measured:
                 # What another run measured stays.
-                if rows.get(name, [NO_WEIGHTS] * 2)[1] == NO_WEIGHTS:
+                if name not in rows or rows[name][1] == NO_WEIGHTS:
                     rows[name] = empty_row(name, NOT_MEASURED)
             else:
                 try:
@@ -60,7 +60,6 @@ def main(arguments: list[str] | None = None) -> int:
                     print(f"{name}: {error}", file=sys.stderr)
                     failed.append(name)
                     rows[name] = empty_row(name, NOT_MEASURED)
-            if name in measured:
                 print(*rows[name], sep=" | ", flush=True)
     write_rows(options.readme, {name: rows[name] for name in BUNDLE_NAMES}, _note(options))
     return 1 if failed else 0

@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from tools.datasets.tree import patient_of
 from tools.evaluate.bootstrap import Figures, group_means, intervals
 
 from .figures import CT
 
 TITLES = {"lctsc": "LCTSC", "medseg": "MedSeg", "coronacases": "coronacases"}
-# MedSeg's case2 and case3 are two reconstructions of one patient.
-SAME_PATIENT = {"case3": "case2"}
 FEWEST_PATIENTS = 3
 """Behind a figure that gets an interval."""
 
@@ -94,9 +93,7 @@ def _figure(
 ) -> str:
     """Write a figure of all rows, its interval over patients, and the number of studies."""
     (value,) = figure(np.arange(len(studies)))
-    # What precedes the dot is the patient.
-    names = [name.partition(".")[0] for name in studies]
-    patients = [SAME_PATIENT.get(name, name) for name in names]
+    patients = [patient_of(name) for name in studies]
     interval = ""
     if len(set(patients)) >= FEWEST_PATIENTS:
         ((low, high),) = intervals(figure, patients, strata=strata)
