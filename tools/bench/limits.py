@@ -1,7 +1,7 @@
-"""``python -m tools.bench.limits MODEL``: what this machine can do, and what a network gets of it.
+"""``python -m tools.bench.limits BUNDLE``: what this machine can do, and what a network gets of it.
 
-MODEL is a ``model.ts``. Prints JSON: the rate of matrix products in float32 and bfloat16, of
-copying in memory, and of the network's convolutions.
+BUNDLE is a slice network's folder. Prints JSON: the rate of matrix products in float32 and
+bfloat16, of copying in memory, and of the network's convolutions.
 """
 
 import json
@@ -25,13 +25,13 @@ REPEATS = 7
 
 
 @torch.inference_mode()
-def main(model: Path) -> dict[str, float]:
+def main(bundle: Path) -> dict[str, float]:
     """Measure, each the median of some repeats."""
     use_large_pages()
     a, b = torch.randn(2, SIZE, SIZE)
     low_a, low_b = a.bfloat16(), b.bfloat16()
     source, target = torch.zeros(2, COPIED_FLOATS)
-    network = SliceNetwork.load(model.parent.parent).module
+    network = SliceNetwork.load(bundle).module
     images = torch.rand(IMAGES).to(memory_format=torch.channels_last)
     with FlopCounterMode(display=False) as counter:
         network(images)

@@ -58,7 +58,7 @@ def measure_all(
     stages = {name: spreads([run[name] for run in staged]) for name in staged[0]}
     limits = told(
         cost_of(
-            worker("limits", models / "lung_segmentation" / "models" / "model.ts"),
+            worker("limits", models / "lung_segmentation"),
             scratch,
             threads,
         )
