@@ -232,7 +232,67 @@ def test_the_identification_head_can_learn_alone() -> None:
     after = network.state_dict()
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     assert changed
-    assert all(name.startswith("identification.layers") for name in changed)
+    assert all(name.startswith("identification.") for name in changed)
+
+
+def test_what_describes_a_study_is_what_identifies_it() -> None:
+    network = _network()
+    study = torch.rand(1, 70, 90, 19)
+    described = network.describe(study)
+    with torch.no_grad():
+        whole = package.StudyInferer()(study[None], network)["identification"]
+        head = package.StudyInferer()(described[None], network.identification)["identification"]
+    assert described.shape == (16, 4, 4, 19)
+    assert torch.allclose(whole, head, atol=1e-5)
+
+
+def test_the_last_stage_trains_the_head_on_described_studies(folder: Path, tmp_path: Path) -> None:
+    weights = _network().state_dict()
+    torch.save(weights, tmp_path / "before.pt")
+    done = run_configs(
+        BUNDLE,
+        "train variants/identification_only",
+        *("--dataset_dir", folder, *SMALL, "--held_out", "['p2-*']"),
+        *("--output_dir", tmp_path, "--initial_weights", tmp_path / "before.pt"),
+        *("--max_epochs", 20, "--train#studies_per_batch", 4, "--train#slices_per_study", 8),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    steps = printed_losses(done)
+    assert np.mean(steps[-8:]) < 0.9 * np.mean(steps[:8])
+    after = torch.load(tmp_path / "model.pt", weights_only=True)
+    for name, value in weights.items():
+        assert torch.equal(after[name], value) == (not name.startswith("identification."))
+
+
+def test_training_starts_from_a_network_of_single_slices(tmp_path: Path) -> None:
+    slices = parsed(BUNDLES_FOLDER / "lesion_segmentation_2d", "inference")
+    torch.manual_seed(5)
+    trained = slices.get_parsed_content("network_def").state_dict()
+    torch.save(trained, tmp_path / "slices.pt")
+    parser = parsed(BUNDLE, "train", slice_weights=str(tmp_path / "slices.pt"))
+    network = parser.get_parsed_content("network_def")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    parser.get_parsed_content("start_from_slices")
+    after = network.state_dict()
+    assert torch.equal(after["lesion.weight"], trained["network.1.weight"])
+    assert torch.equal(
+        after["encoder.0.conv.unit0.conv.weight"],
+        trained["network.0.model.0.conv.unit0.conv.weight"],
+    )
+    kept = {name.split(".")[0] for name in after if torch.equal(before[name], after[name])}
+    assert kept >= {"bottom", "identification"}
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert {name.rsplit(".", 3)[0][:9] for name in changed} >= {"encoder.0", "encoder.4"}
+
+
+@pytest.mark.parametrize("file", ["nowhere.pt", "other.pt"])
+def test_other_weights_to_start_from_are_refused_in_one_line(file: str, tmp_path: Path) -> None:
+    torch.save({"0.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    parser = parsed(BUNDLE, "train", slice_weights=str(tmp_path / file))
+    with pytest.raises(SystemExit, match=file) as stopped:
+        parser.get_parsed_content("start_from_slices")
+    assert "\n" not in str(stopped.value)
 
 
 def test_half_of_the_samples_teach_either_head(folder: Path) -> None:

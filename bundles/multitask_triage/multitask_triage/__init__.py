@@ -11,7 +11,7 @@ from .network import LesionMap, MultitaskTriage, SliceClassifier
 from .pyramid import IdentificationHead, PyramidMaxPool
 from .shared import held_out
 from .studies import find_studies, training_samples, with_lung_masks
-from .training import DrawSlicesd, StudyInferer, prepare_batch
+from .training import DrawSlicesd, StudyInferer, prepare_batch, start_from_slices
 
 __all__ = [
     "DrawSlicesd",
@@ -27,6 +27,7 @@ __all__ = [
     "find_studies",
     "held_out",
     "prepare_batch",
+    "start_from_slices",
     "training_samples",
     "with_lung_masks",
 ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from monai.networks.nets import DynUNet
+from monai.networks.layers.simplelayers import SkipConnection
+from monai.networks.nets import UNet
+from monai.utils import convert_to_tensor
 from torch import nn
 
 from .pyramid import IdentificationHead
@@ -16,7 +18,8 @@ class MultitaskTriage(nn.Module):
     Parameters
     ----------
     unet
-        Where encoder, bottom and decoder come from; strides of 2 below the first level.
+        Where encoder, bottom and decoder come from; two-dimensional, every stride 2. Its output
+        channels are the feature maps of the uppermost level, from which the lesions are told.
     feature_map
         What the identification head sees. "spatial_l", l from 1 to the number of levels: the
         l-th upper level of the decoder (the last one is the bottom). "latent": the bottom without
@@ -37,7 +40,7 @@ class MultitaskTriage(nn.Module):
 
     def __init__(
         self,
-        unet: DynUNet,
+        unet: UNet,
         feature_map: str = "spatial_1",
         pyramid_levels: int = 4,
         hidden: int = 128,
@@ -46,19 +49,21 @@ class MultitaskTriage(nn.Module):
         identification_only: bool = False,
     ) -> None:
         super().__init__()
-        depth = len(unet.filters)
+        encoder, bottom, decoder = _parts(unet)
+        depth = len(encoder) + 1
         names = {f"spatial_{level}": level for level in range(1, depth + 1)} | {"latent": depth}
         if feature_map not in names:
             raise ValueError(f"feature_map must be one of {', '.join(names)}, got {feature_map!r}")
-        self.encoder = nn.ModuleList([unet.input_block, *unet.downsamples])
-        self.bottom = unet.bottleneck
-        self.decoder = unet.upsamples
-        self.lesion = nn.Conv2d(unet.filters[0], 1, kernel_size=1)
+        self.encoder = nn.ModuleList(encoder)
+        self.bottom = bottom
+        self.decoder = nn.ModuleList(decoder)
+        self.lesion = nn.Conv2d(unet.out_channels, 1, kernel_size=1)
         # Few pixels are lesion: beginning from there saves the steps to learn it.
         nn.init.constant_(self.lesion.bias, -3.0)
         self.level = names[feature_map]
+        channels = [unet.out_channels, *unet.channels[: depth - 2], unet.channels[-1]]
         self.identification = IdentificationHead(
-            unet.filters[self.level - 1],
+            channels[self.level - 1],
             pyramid_levels,
             in_plane=feature_map != "latent",
             hidden=hidden,
@@ -107,6 +112,26 @@ class MultitaskTriage(nn.Module):
             descriptors.append(descriptor)
         return torch.cat(lesions), self.identification(torch.cat(descriptors), studies)
 
+    @torch.jit.unused
+    @torch.no_grad()
+    def describe(self, study: torch.Tensor) -> torch.Tensor:
+        """Pool the feature maps of a study as far as `identification` can be trained on them.
+
+        Parameters
+        ----------
+        study
+            (1, rows, columns, slices) in 0..1.
+
+        Returns
+        -------
+        torch.Tensor
+            (channels, bins, bins, slices), rows to columns as in the study.
+        """
+        self.eval()
+        plain = convert_to_tensor(study, track_meta=False).permute(3, 0, 1, 2)
+        parts = [self._of_chunk(chunk)[1] for chunk in plain.split(self.chunk_slices)]
+        return torch.cat(parts).permute(1, 2, 3, 0).contiguous()
+
     def _of_chunk(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the lesion logits of some slices and their pooled feature maps."""
         rows, columns = slices.shape[-2], slices.shape[-1]
@@ -119,13 +144,25 @@ class MultitaskTriage(nn.Module):
         x = self.bottom(x)
         features = x
         for number, block in enumerate(self.decoder):
-            x = block(x, skips[-1 - number])
+            x = block(torch.cat([skips[-1 - number], x], dim=1))
             if self.depth - 1 - number == self.level:
                 features = x
         # What was padded must not take part in the maxima.
         features = features[..., : -(-rows // self.step), : -(-columns // self.step)]
         lesion = self.lesion(x)[..., :rows, :columns]
         return lesion, self.identification.of_slices(features)
+
+
+def _parts(unet: UNet) -> tuple[list[nn.Module], nn.Module, list[nn.Module]]:
+    """Take a U-Net's nested blocks apart: encoder from the top, bottom, decoder from below."""
+    encoder: list[nn.Module] = []
+    decoder: list[nn.Module] = []
+    block: nn.Module = unet.model
+    while isinstance(block, nn.Sequential) and isinstance(block[1], SkipConnection):
+        encoder.append(block[0])
+        decoder.insert(0, block[2])
+        block = block[1].submodule
+    return encoder, block, decoder
 
 
 class SliceClassifier(nn.Module):

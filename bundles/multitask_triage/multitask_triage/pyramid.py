@@ -81,6 +81,9 @@ def _maxima(values: torch.Tensor, axis: int, bins: int) -> torch.Tensor:
 class IdentificationHead(nn.Module):
     """Pyramid max-pooling and two fully connected layers: a COVID-19 logit a study.
 
+    The channels are brought to zero mean and unit deviation first, for they come from layers that
+    were trained for other things.
+
     Parameters
     ----------
     channels
@@ -98,6 +101,7 @@ class IdentificationHead(nn.Module):
     ) -> None:
         super().__init__()
         self.pool = PyramidMaxPool(levels, in_plane)
+        self.normalization = nn.BatchNorm2d(channels, affine=False)
         self.layers = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(self.pool.length(channels), hidden),
@@ -114,5 +118,5 @@ class IdentificationHead(nn.Module):
         """Classify (studies * slices, channels, bins, bins), study by study: (studies, 1)."""
         _, channels, rows, columns = descriptors.shape
         # Not `unflatten`, which an export to ONNX fixes to the number of slices that it saw.
-        by_study = descriptors.reshape(studies, -1, channels, rows, columns)
+        by_study = self.normalization(descriptors).reshape(studies, -1, channels, rows, columns)
         return self.layers(self.pool(by_study))

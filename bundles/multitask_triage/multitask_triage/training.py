@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.inferers import Inferer
+from monai.networks import copy_model_state
+from monai.networks.nets import UNet
 from monai.transforms import MapTransform, Randomizable
 from monai.utils import convert_to_tensor
+
+from .network import MultitaskTriage
 
 
 class DrawSlicesd(MapTransform, Randomizable):
@@ -79,6 +84,42 @@ class StudyInferer(Inferer):
             "lesion": lesion.unflatten(0, (studies, slices)).permute(0, 2, 3, 4, 1),
             "identification": identification,
         }
+
+
+def start_from_slices(network: MultitaskTriage, unet: UNet, checkpoint: str | Path) -> None:
+    """Begin with what a network of the bundle lesion_segmentation_2d has learned.
+
+    Its U-Net has a level less: the two lowest levels here stay as they are, and the identification
+    head too.
+
+    Parameters
+    ----------
+    network, unet
+        The network and the U-Net that it was made of.
+    checkpoint
+        ``model.pt`` of that bundle.
+
+    Raises
+    ------
+    SystemExit
+        With one line where there is no such file or it fits nowhere.
+    """
+    if not Path(checkpoint).is_file():
+        raise SystemExit(
+            f"error: no weights at {checkpoint} to start from; slice_weights names a model.pt of "
+            "lesion_segmentation_2d"
+        )
+    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    _, taken, _ = copy_model_state(
+        unet, {key.removeprefix("network.0."): value for key, value in weights.items()}
+    )
+    head = {key.removeprefix("network.1."): value for key, value in weights.items()}
+    _, taken_by_head, _ = copy_model_state(network.lesion, head)
+    if not taken or len(taken_by_head) < 2:
+        raise SystemExit(
+            f"error: {checkpoint} holds another network than that of lesion_segmentation_2d's "
+            "train.json; leave slice_weights away or give weights of that network"
+        )
 
 
 def prepare_batch(
