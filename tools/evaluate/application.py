@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> Report:
 
 def _plan(tree: Path, only: list[str] | None, output: Path) -> pd.DataFrame:
     """Return a datalist of the volumes and of the masks that are going to be made."""
-    files = {file.name.removesuffix(CT): file.resolve() for file in sorted(tree.rglob(f"*{CT}"))}
+    files = {file.name.removesuffix(CT): file.absolute() for file in sorted(tree.rglob(f"*{CT}"))}
     unknown = [name for name in only or () if name not in files]
     if unknown or not files:
         name = unknown[0] if unknown else "NAME"

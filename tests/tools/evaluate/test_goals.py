@@ -130,6 +130,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ill, healthy = (painted(build_phantom(grid, disease, 7)) for disease in ("covid19", "normal"))
     for name, phantom in (("case2", ill), ("case3", ill), ("free", healthy)):
         write_nifti(phantom, folder / "phantoms", name)
+    # As `tools.datasets` has it: the CT is elsewhere, a mask of zeros beside the link.
+    ct = folder / "phantoms" / "free_ct.nii.gz"
+    ct.symlink_to(ct.rename(tmp_path_factory.mktemp("collection") / ct.name))
     return folder
 
 
