@@ -29,7 +29,10 @@ from tools.datasets import diagnosed
 RUNNER = Path(__file__).with_name("run_commands.py")
 WORKING_FOLDERS = (
     *("OUTPUT", "MASKS", "RESULTS", "DETECTOR", "CLASSIFIER", "FINE_TUNED", "COLLECTIONS"),
+    "STAGE_1",
 )
+# Weights that a training starts from.
+EARLIER = {"FIRST": "lung_segmentation", "SLICES": "lesion_segmentation_2d"}
 # What inference writes, where not masks alone.
 TABLES = {"multitask_triage": "identification.csv", "mask_rcnn_classifier": "studies.csv"}
 # Where the last training of a card leaves its weights, if not in OUTPUT.
@@ -208,6 +211,7 @@ def alone(
         shutil.copy(nifti_folder / f"tiny-1_{kind}.nii.gz", studies)
     places = {folder: tmp_path / folder.lower() for folder in WORKING_FOLDERS}
     places["OUTPUT"].mkdir()
+    places |= {folder: BUNDLES_FOLDER / other / "models" for folder, other in EARLIER.items()}
     return bundle, {**places, "TREE": tree, "SECOND_TREE": tree, "STUDIES": studies}
 
 
