@@ -152,7 +152,7 @@ def upper_half_of_the_lungs(study: Path) -> None:
 
 @_flagged("limited", "field_of_view", "lungs_incomplete")
 def lungs_beyond_the_picture(study: Path) -> None:
-    _replace_by(study, phantom(grid={"spacing_mm": (10.0, 1.1, 1.1)}))
+    _replace_by(study, phantom(grid={"spacing_mm": (10.0, 1.2, 1.2)}))
 
 
 @_refused(BROKEN, "slices are missing")
