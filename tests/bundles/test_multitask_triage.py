@@ -217,6 +217,8 @@ def test_the_first_stage_draws_lesions_alone(folder: Path) -> None:
     assert {case["name"] for case in drawn} == {"p1-normal", "p2-covid19"}
     assert all(case["supervises_lesion"] for case in drawn)
     assert len(parser.get_parsed_content("train#sampler#weights")) == len(drawn)
+    parser = parsed(BUNDLE, "train variants/lesions_first multi_gpu_train", **changes)
+    assert len(parser.get_parsed_content("train#sampler#weights")) == len(drawn)
 
 
 def test_the_identification_head_can_learn_alone() -> None:
