@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[],
         metavar="FOLDER",
         help="folders of NAME_ct, NAME_lung and NAME_lesion.nii.gz, such as TREE/lctsc; patients "
-        f"with lesions in more than {HEALTHY_UP_TO_SHARE:.1%} of the lungs are passed over",
+        f"with lesions in more than {100 * HEALTHY_UP_TO_SHARE:g} %% of the lungs are passed over",
     )
     parser.add_argument(
         "--studies",
