@@ -77,7 +77,8 @@ def test_the_bundle_gives_what_its_own_code_gives(untrained: Path) -> None:
     found = classifier.probabilities(volume, lungs)
 
     view = AxialView.of(volume)
-    image = torch.from_numpy((view.voxels[1:4].astype(np.float32) + 1000) / 1200)[:, None]
+    low, high = json.loads((untrained / "configs" / "inference.json").read_text())["hu_window"]
+    image = torch.from_numpy((view.voxels[1:4].astype(np.float32) - low) / (high - low))[:, None]
     with torch.inference_mode():
         expected = network(image).sigmoid().numpy()
     difference = np.abs(found - expected)

@@ -18,6 +18,7 @@ from bundle_commands import (
     assert_refused_in_one_line,
     dice,
     monai_command,
+    parsed,
     printed_losses,
     read_mask,
     run_configs,
@@ -215,3 +216,15 @@ def test_weights_are_small_and_their_hashes_are_listed(bundle: Bundle) -> None:
     assert {line.split(":")[0] for line in done.stdout.splitlines()} == {"model.pt", "model.ts"}
     for file in models.iterdir():
         assert file.stat().st_size <= 25e6
+
+
+@pytest.mark.parametrize("name", ["multitask_triage", "mask_rcnn_classifier"])
+@pytest.mark.parametrize("file", ["nowhere.pt", "other.pt"])
+def test_other_weights_of_slices_are_refused_in_one_line(
+    name: str, file: str, tmp_path: Path
+) -> None:
+    torch.save({"0.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    parser = parsed(BUNDLES_FOLDER / name, "train", slice_weights=str(tmp_path / file))
+    with pytest.raises(SystemExit, match=file) as stopped:
+        parser.get_parsed_content("start_from_slices")
+    assert "\n" not in str(stopped.value)

@@ -74,8 +74,10 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "mask_rcnn_classifier": {
         "variants/s": {},
+        "variants/s_bn": {},
         "variants/full": {},
-        "variants/resnet50": {},
+        "variants/resnet18": {"slice_weights": ""},
+        "variants/resnet50": {"slice_weights": ""},
         "variants/cpu": {},
     },
 }

@@ -1,6 +1,7 @@
 """COVID-CT-Mask-Net: ranking and targets exactly, both stages by their configs."""
 
 import csv
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -16,9 +17,13 @@ from bundle_commands import (
     printed_losses,
     run_configs,
 )
+from ignite.engine import Engine, Events
+from torch import nn
+from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection._utils import BoxCoder
 
 from tools.datasets.diagnosed import write_opacities
+from tools.evaluate.detection import average_precision, read_truth
 from tools.phantom import Grid, build_phantom, write_nifti
 
 BUNDLE = BUNDLES_FOLDER / "mask_rcnn_classifier"
@@ -87,8 +92,14 @@ def test_the_rows_decode_to_the_boxes_that_they_stand_for() -> None:
     assert torch.allclose(coder.decode(rows[:1, :4], [proposal])[0], wanted, atol=1e-3)
 
 
+def _detector(backbone: str = "unet") -> MaskRCNN:
+    if backbone == "unet":
+        return parsed(BUNDLE, "train").get_parsed_content("detector")
+    return package.mask_rcnn(package.resnet_pyramid(backbone))
+
+
 def test_the_detector_has_the_hyperparameters_of_table_2() -> None:
-    detector = package.mask_rcnn()
+    detector = _detector("resnet18")
     anchors = detector.rpn.anchor_generator
     assert set(anchors.sizes) == {(4, 8, 16, 32)}
     assert set(anchors.aspect_ratios) == {(0.1, 0.25, 0.5, 1.0, 1.5, 2.0)}
@@ -122,7 +133,7 @@ def test_the_short_recipe_changes_what_the_detector_learns_from_and_no_weight() 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_slices_keep_their_size_and_values(training: bool) -> None:
-    transform = package.mask_rcnn().train(training).transform
+    transform = _detector().train(training).transform
     slices = [torch.rand(1, 64, 80), torch.rand(1, 64, 96)]
     batch, _ = transform(slices)
     assert batch.image_sizes == [(64, 80), (64, 96)]
@@ -145,9 +156,10 @@ def test_targets_are_the_connected_pieces_of_each_class() -> None:
     assert empty["masks"].shape == (0, 9, 9)
 
 
-@pytest.mark.parametrize("trained", ["s", "s_bn", "full"])
-def test_each_mode_trains_what_it_says(trained: str) -> None:
-    network = package.LesionClassifier(package.mask_rcnn(), trained=trained, number=32).train()
+@pytest.mark.parametrize("backbone", ["unet", "resnet18"])
+@pytest.mark.parametrize("trained", ["s", "s_bn", "box", "full"])
+def test_each_mode_trains_what_it_says(trained: str, backbone: str) -> None:
+    network = package.LesionClassifier(_detector(backbone), trained=trained, number=32).train()
     assert not any(module.training for module in network.detector.modules())
     package.one_hot(network(torch.rand(1, 1, 64, 64)), torch.tensor([1])).backward()
     learning = {name for name, p in network.named_parameters() if p.requires_grad}
@@ -156,18 +168,24 @@ def test_each_mode_trains_what_it_says(trained: str) -> None:
     s = {name for name in learning if name.startswith("s.")}
     assert len(s) == 6
     others = learning - s
-    if trained == "s":
-        assert not others
-    elif trained == "s_bn":
-        assert others
-        assert all("bn" in name or "downsample.1" in name for name in others)
+    modules = dict(network.named_modules())
+    kinds = {type(modules[name.rpartition(".")[0]]) for name in others}
+    parts = {name.split(".")[0] for name in others}
+    expected = {
+        "s": (set(), set()),
+        "s_bn": ({nn.BatchNorm2d}, {"detector"}),
+        "box": ({nn.Linear}, {"box_head", "box_predictor"}),
+    }
+    if trained in expected:
+        assert (kinds, parts) == expected[trained]
     else:
-        assert any("box_head" in name for name in others)
-        assert any("conv1" in name for name in others)
+        assert parts == {"detector", "box_head", "box_predictor"}
+        assert nn.Conv2d in kinds
+        assert not any(".rpn." in name or ".roi_heads." in name for name in others)
 
 
 def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
-    detector = package.mask_rcnn()
+    detector = _detector()
     with pytest.raises(SystemExit, match="does not exist"):
         package.copy_weights(detector, tmp_path / "none.pt")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
@@ -177,12 +195,62 @@ def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
 
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="heads"):
-        package.LesionClassifier(package.mask_rcnn(), trained="heads")
+        package.LesionClassifier(_detector(), trained="heads")
 
 
-def test_torchscript_equals_eager_for_any_number_of_slices() -> None:
+def test_the_pyramid_of_a_unet_has_half_the_resolution_and_so_on() -> None:
+    backbone = parsed(BUNDLE, "train").get_parsed_content("backbone").eval()
+    maps = backbone(torch.rand(2, 1, 64, 96))
+    assert list(maps) == ["0", "1", "2", "3", "pool"]
+    assert len(maps) == backbone.levels
+    sizes = [tuple(each.shape) for each in maps.values()]
+    assert sizes == [(2, 64, 64 // step, 96 // step) for step in (2, 4, 8, 16, 32)]
+
+
+def test_anchors_of_another_number_of_levels_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 levels, the backbone has 5"):
+        package.mask_rcnn(package.resnet_pyramid("resnet18"), anchor_sizes=[[4]] * 4)
+
+
+def test_training_starts_from_a_network_of_single_slices(tmp_path: Path) -> None:
+    slices = parsed(BUNDLES_FOLDER / "lesion_segmentation_2d", "inference")
+    torch.manual_seed(5)
+    trained = slices.get_parsed_content("network_def").eval()
+    torch.save(trained.state_dict(), tmp_path / "slices.pt")
+    parser = parsed(BUNDLE, "train", slice_weights=str(tmp_path / "slices.pt"))
+    backbone = parser.get_parsed_content("detector").backbone.eval()
+    parser.get_parsed_content("start_from_slices")
+    image = torch.rand(1, 1, 64, 64)
+    finest: list[torch.Tensor] = []
+    backbone.decoder[-1].register_forward_hook(lambda *call: finest.append(call[-1]))
+    with torch.no_grad():
+        backbone(image)
+        unet, head = trained.network
+        assert torch.equal(head(finest[0]), head(unet(image)))
+
+
+def test_a_resnet_does_not_start_from_a_unet(tmp_path: Path) -> None:
+    parser = parsed(BUNDLE, "train variants/resnet18", slice_weights=str(tmp_path / "a.pt"))
+    with pytest.raises(SystemExit, match="the backbone is none"):
+        parser.get_parsed_content("start_from_slices")
+
+
+def test_slices_of_any_size_are_padded_to_what_the_backbone_takes() -> None:
+    network = package.LesionClassifier(_detector()).eval()
+    seen: list[torch.Tensor] = []
+    network.detector.backbone.register_forward_pre_hook(lambda _, call: seen.append(call[0]))
+    image = torch.rand(1, 1, 70, 100)
+    with torch.no_grad():
+        assert network(image).shape == (1, 3)
+    assert seen[0].shape == (1, 1, 96, 128)
+    assert torch.equal(seen[0][..., :70, :100], image)
+    assert seen[0].sum() == image.sum()
+
+
+@pytest.mark.parametrize("backbone", ["unet", "resnet18"])
+def test_torchscript_equals_eager_for_any_number_of_slices(backbone: str) -> None:
     torch.manual_seed(0)
-    network = package.LesionClassifier(package.mask_rcnn()).eval()
+    network = package.LesionClassifier(_detector(backbone)).eval()
     script = torch.jit.script(network)
     for slices, rows, columns in ((1, 64, 64), (3, 80, 97)):
         image = torch.rand(slices, 1, rows, columns)
@@ -197,6 +265,43 @@ def test_torchscript_equals_eager_for_any_number_of_slices() -> None:
 def test_loss_is_binary_cross_entropy_of_each_class() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0], [20.0, -20.0, -20.0]])
     assert float(package.one_hot(logits, torch.tensor([1, 0]))) == pytest.approx(np.log(2) / 2)
+
+
+def test_average_precision_of_masks_is_measured_and_can_be_measured_again(tmp_path: Path) -> None:
+    masks = torch.zeros(4, 1, 20, 20)
+    for number, (rows, columns) in enumerate([(5, 5), (5, 8), (4, 4), (9, 2)]):
+        masks[number, 0, :rows, number * 5 : number * 5 + columns] = 1
+    labels = torch.tensor([1, 1, 2, 2])
+    truth = {"labels": labels, "masks": masks[:, 0].to(torch.uint8)}
+    # Ground glass: both, the surer one half the size. Consolidation: one of two, as ground glass.
+    found = {
+        "labels": torch.tensor([1, 1, 1]),
+        "scores": torch.tensor([0.9, 0.8, 0.7]),
+        "masks": masks[:3].clone(),
+    }
+    found["masks"][0, 0, 3:] = 0
+    metrics = package.DetectionMetrics(str(tmp_path))
+    engine = Engine(lambda _, batch: batch)
+    metrics.attach(engine)
+    engine.state.batch = {"name": ["a.1"], "slice": [3]}
+    engine.state.output = {"pred": [found], "label": [truth]}
+    engine.fire_event(Events.ITERATION_COMPLETED)
+    engine.fire_event(Events.EPOCH_COMPLETED)
+    # Of the two classes, ground glass is found wholly at 0.5 and half of it at 0.75, behind one
+    # that does not overlap enough.
+    assert engine.state.metrics["ap_50"] == pytest.approx(0.5)
+    assert engine.state.metrics["ap_75"] == pytest.approx(51 / 101 * 0.5 / 2)
+    image = json.loads((tmp_path / "truth.json").read_text())["images"][0]
+    assert (image["study"], image["slice"], image["patient"]) == ("a.1", 3, "a")
+    again = average_precision(
+        read_truth(tmp_path / "truth.json"),
+        json.loads((tmp_path / "predictions.json").read_text()),
+        "segm",
+    )
+    row = again[again["category"] == "all"].iloc[0]
+    assert row["AP@0.5"] == pytest.approx(engine.state.metrics["ap_50"])
+    assert row["AP@0.75"] == pytest.approx(engine.state.metrics["ap_75"])
+    assert row["AP@[0.5:0.95]"] == pytest.approx(engine.state.metrics["ap_50_95"])
 
 
 def test_figures_follow_the_papers_equations() -> None:
@@ -248,6 +353,15 @@ def test_both_stages_train_evaluate_and_infer(folder: Path, tmp_path: Path) -> N
     assert "ap_50" in done.stdout + done.stderr
     done = run_configs(
         BUNDLE,
+        "train evaluate",
+        *(*options, "--checkpoint", first / "model.pt", "--output_dir", tmp_path / "detected"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    truth = json.loads((tmp_path / "detected" / "truth.json").read_text())
+    assert {image["study"] for image in truth["images"]} == {"p3-covid19"}
+    done = run_configs(
+        BUNDLE,
         "train classify",
         *(*options, "--output_dir", second, "--max_epochs", 2, "--val_interval", 2),
         *("--segmentation_checkpoint", first / "model.pt"),
@@ -258,6 +372,9 @@ def test_both_stages_train_evaluate_and_infer(folder: Path, tmp_path: Path) -> N
     source = torch.load(first / "model.pt", weights_only=True)
     key = "roi_heads.box_head.fc6.weight"
     assert torch.equal(copied[f"detector.{key}"], source[key])
+    # The classifier's own box branch has begun there and learned.
+    learned = copied["box_head.fc6.weight"]
+    assert 0 < (learned - source[key]).abs().max() < 0.1
     weights = ("--checkpoint", second / "model.pt")
     done = run_configs(
         BUNDLE,

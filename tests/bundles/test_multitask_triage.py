@@ -287,15 +287,6 @@ def test_training_starts_from_a_network_of_single_slices(tmp_path: Path) -> None
     assert {name.rsplit(".", 3)[0][:9] for name in changed} >= {"encoder.0", "encoder.4"}
 
 
-@pytest.mark.parametrize("file", ["nowhere.pt", "other.pt"])
-def test_other_weights_to_start_from_are_refused_in_one_line(file: str, tmp_path: Path) -> None:
-    torch.save({"0.weight": torch.zeros(3)}, tmp_path / "other.pt")
-    parser = parsed(BUNDLE, "train", slice_weights=str(tmp_path / file))
-    with pytest.raises(SystemExit, match=file) as stopped:
-        parser.get_parsed_content("start_from_slices")
-    assert "\n" not in str(stopped.value)
-
-
 def test_half_of_the_samples_teach_either_head(folder: Path) -> None:
     studies = package.find_studies(folder)
     samples = package.training_samples(studies, ["p0-*"], ["covid19", "normal"], {})

@@ -39,8 +39,8 @@ BUNDLE_MODULES: dict[str, tuple[str, ...]] = {
     "lesion_segmentation_2d": (),
     "lesion_segmentation_3d": (),
     "lesion_ensemble": (),
-    "multitask_triage": ("shared.py",),
-    "mask_rcnn_classifier": ("shared.py",),
+    "multitask_triage": ("shared.py", "unet.py"),
+    "mask_rcnn_classifier": ("shared.py", "unet.py"),
 }
 BUNDLE_NAMES = tuple(BUNDLE_MODULES)
 # Folders of a bundle's configs, as its users see them.
@@ -69,6 +69,7 @@ REPEATED_IN_INFERENCE = (
     "pyramid_levels",
     "chunk_slices",
     "backbone",
+    "anchor_sizes",
     "proposals",
     "detector",
     "network_def",

@@ -4,6 +4,7 @@ Ter-Sarkisov A. COVID-CT-Mask-Net: Prediction of COVID-19 from CT scans using re
 Applied Intelligence 52, 2022.
 """
 
+from .backbones import UNetPyramid, resnet_pyramid, start_from_slices
 from .classifier import LesionClassifier, rank_boxes
 from .data import (
     CLASSES,
@@ -31,6 +32,7 @@ __all__ = [
     "LesionClassifier",
     "SliceInferer",
     "StudyTable",
+    "UNetPyramid",
     "aggregate_slices",
     "class_weights",
     "collate",
@@ -44,5 +46,7 @@ __all__ = [
     "prepare_detection",
     "rank_boxes",
     "read_slices",
+    "resnet_pyramid",
+    "start_from_slices",
     "sum_of_losses",
 ]

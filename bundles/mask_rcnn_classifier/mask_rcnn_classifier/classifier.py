@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from pathlib import Path
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
+from .detector import copy_weights
+
 SCORE_THRESHOLD = -0.01
-TRAINED = ("s", "s_bn", "full")
+TRAINED = ("s", "s_bn", "box", "full")
 
 
 def rank_boxes(
@@ -66,13 +72,17 @@ class LesionClassifier(nn.Module):
     it all the same. Proposals carry none, as everywhere in torchvision, so the region proposal
     network's own head is not changed by the full mode.
 
+    The box branch whose boxes are ranked begins as the detector's and is a copy of it: it may
+    learn what tells the classes apart while the detector's own goes on detecting.
+
     Parameters
     ----------
     detector
         Mask R-CNN; its mask branch is not used here.
     trained
         What learns: "s" module S alone, "s_bn" and the backbone's batch normalisation weights,
-        "full" everything that gradients reach.
+        "box" module S and the box branch, "full" everything that gradients reach; the detector
+        then detects no more.
     number
         Boxes a slice, N of the paper.
     hidden
@@ -85,13 +95,13 @@ class LesionClassifier(nn.Module):
     Raises
     ------
     ValueError
-        If `trained` is none of the three.
+        If `trained` is none of the four.
     """
 
     def __init__(
         self,
         detector: MaskRCNN,
-        trained: str = "s_bn",
+        trained: str = "box",
         number: int = 256,
         hidden: int = 256,
         classes: int = 3,
@@ -101,6 +111,8 @@ class LesionClassifier(nn.Module):
         if trained not in TRAINED:
             raise ValueError(f"trained must be one of {', '.join(TRAINED)}, got {trained!r}")
         self.detector = detector
+        self.box_head = deepcopy(detector.roi_heads.box_head)
+        self.box_predictor = deepcopy(detector.roi_heads.box_predictor)
         self.s = nn.Sequential(
             nn.Flatten(),
             nn.Linear(number * 5, hidden),
@@ -111,15 +123,15 @@ class LesionClassifier(nn.Module):
         )
         self.number = number
         self.nms_threshold = nms_threshold
-        detector.requires_grad_(trained == "full")
+        # No target reaches its heads from the class of a slice.
+        detector.requires_grad_(False)
+        detector.backbone.requires_grad_(trained == "full")
         if trained == "s_bn":
             for module in detector.backbone.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.requires_grad_(True)
-        # No target reaches them from the class of a slice.
-        detector.roi_heads.mask_head.requires_grad_(False)
-        detector.roi_heads.mask_predictor.requires_grad_(False)
-        detector.rpn.requires_grad_(False)
+        for branch in (self.box_head, self.box_predictor):
+            branch.requires_grad_(trained in ("box", "full"))
         detector.eval()
 
     @torch.jit.unused
@@ -129,6 +141,14 @@ class LesionClassifier(nn.Module):
         self.detector.eval()
         return self
 
+    @torch.jit.unused
+    def start_from_detector(self, checkpoint: str | Path) -> None:
+        """Take the weights of the segmentation stage; see `copy_weights`."""
+        copy_weights(self.detector, checkpoint)
+        heads = self.detector.roi_heads
+        self.box_head.load_state_dict(heads.box_head.state_dict())
+        self.box_predictor.load_state_dict(heads.box_predictor.state_dict())
+
     def forward(self, slices: torch.Tensor) -> torch.Tensor:
         """Classify slices (n, 1, rows, columns) in 0..1: logits (n, classes)."""
         return self.s(self.regions(slices))
@@ -137,12 +157,14 @@ class LesionClassifier(nn.Module):
         """Return the ranked boxes and scores of slices, (n, number, 5)."""
         rows, columns = slices.shape[-2], slices.shape[-1]
         shapes = [(rows, columns) for _ in range(slices.shape[0])]
-        features = self.detector.backbone(slices)
-        images = ImageList(slices, shapes)
+        divisor = self.detector.transform.size_divisible
+        padded = F.pad(slices, [0, -columns % divisor, 0, -rows % divisor])
+        features = self.detector.backbone(padded)
+        images = ImageList(padded, shapes)
         proposals, _ = self.detector.rpn(images, features, None)
         heads = self.detector.roi_heads
-        pooled = heads.box_head(heads.box_roi_pool(features, proposals, shapes))
-        logits, regression = heads.box_predictor(pooled)
+        pooled = self.box_head(heads.box_roi_pool(features, proposals, shapes))
+        logits, regression = self.box_predictor(pooled)
         decoded = heads.box_coder.decode(regression, proposals)
         scores = logits.softmax(-1)
         encoded = regression.reshape(regression.shape[0], -1, 4)

@@ -8,13 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
-from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 LESION_CLASSES = 3
 """Background, ground glass (1), consolidation (2)."""
@@ -24,11 +22,16 @@ class SlicesAsTheyAre(GeneralizedRCNNTransform):
     """Batch slices without normalising or resizing them, in training and in evaluation.
 
     torchvision's own option to skip resizing holds in training only.
+
+    Parameters
+    ----------
+    divisor
+        Rows and columns are padded with zeros to multiples of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, divisor: int) -> None:
         # The sizes are read by `resize` alone.
-        super().__init__(min_size=1, max_size=1, image_mean=[0.0], image_std=[1.0])
+        super().__init__(1, 1, image_mean=[0.0], image_std=[1.0], size_divisible=divisor)
 
     def resize(
         self, image: torch.Tensor, target: dict[str, torch.Tensor] | None = None
@@ -38,11 +41,9 @@ class SlicesAsTheyAre(GeneralizedRCNNTransform):
 
 
 def mask_rcnn(
-    backbone: str = "resnet18",
-    stages: Sequence[int] = (1, 2, 3),
-    channels: int = 128,
+    backbone: nn.Module,
     box_features: int = 128,
-    anchor_sizes: Sequence[int] = (4, 8, 16, 32),
+    anchor_sizes: Sequence[Sequence[int]] | None = None,
     aspect_ratios: Sequence[float] = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0),
     proposals: int = 1000,
     foreground_iou: float = 0.75,
@@ -53,15 +54,14 @@ def mask_rcnn(
     Parameters
     ----------
     backbone
-        A torchvision ResNet, without pretrained weights.
-    stages
-        Residual stages whose output goes into the feature pyramid; later ones are left away.
-    channels
-        Channels of the feature pyramid and of the mask branch.
+        Its feature pyramid, with `out_channels` and `levels`: see `backbones`.
     box_features
         Width of the box branch.
-    anchor_sizes, aspect_ratios
-        Anchors at each place of each level (table 2: 2^2 to 2^5, six "scales").
+    anchor_sizes
+        Pixels of the anchors at each place of each level; by default all of 2^2 to 2^5 (table 2)
+        on every level.
+    aspect_ratios
+        Of the anchors of each size (table 2: six "scales").
     proposals
         Regions a slice that the region proposal network passes on, of twice as many on each
         level before overlapping ones are dropped. Their pooling is most of the work, above all in
@@ -72,27 +72,21 @@ def mask_rcnn(
     regions
         Regions a slice that the box branch learns from, at most a quarter of them lesions; only
         those go through the mask branch, which is most of the work of training (256 in the paper).
+
+    Raises
+    ------
+    ValueError
+        If `anchor_sizes` are not of as many levels as the backbone has.
     """
-    body = resnet_fpn_backbone(
-        backbone_name=backbone,
-        weights=None,
-        norm_layer=nn.BatchNorm2d,
-        trainable_layers=5,
-        returned_layers=list(stages),
-    )
-    first = body.body.conv1
-    body.body.conv1 = nn.Conv2d(
-        1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False
-    )
-    widths = [body.fpn.inner_blocks[i][0].in_channels for i in range(len(stages))]
-    body.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool())
-    body.out_channels = channels
-    levels = len(stages) + 1
-    names = [str(level) for level in range(len(stages))]
+    channels, levels = backbone.out_channels, backbone.levels
+    sizes = ((4, 8, 16, 32),) * levels if anchor_sizes is None else anchor_sizes
+    if len(sizes) != levels:
+        raise ValueError(f"anchor_sizes are of {len(sizes)} levels, the backbone has {levels}")
+    names = [str(level) for level in range(levels - 1)]
     detector = MaskRCNN(
-        body,
+        backbone,
         rpn_anchor_generator=AnchorGenerator(
-            (tuple(anchor_sizes),) * levels, (tuple(aspect_ratios),) * levels
+            tuple(tuple(level) for level in sizes), (tuple(aspect_ratios),) * levels
         ),
         rpn_nms_thresh=0.75,
         rpn_fg_iou_thresh=foreground_iou,
@@ -114,7 +108,7 @@ def mask_rcnn(
         mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
         mask_predictor=MaskRCNNPredictor(channels, channels, LESION_CLASSES),
     )
-    detector.transform = SlicesAsTheyAre()
+    detector.transform = SlicesAsTheyAre(backbone.divisor)
     return detector
 
 

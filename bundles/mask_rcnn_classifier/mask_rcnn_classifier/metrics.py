@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +14,17 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from numpy.typing import ArrayLike
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import confusion_matrix
-from torchmetrics.detection import MeanAveragePrecision
 
 from .data import CLASSES, CONTROL
-from .shared import gathered, write_table
+from .shared import gathered, is_first_process, write_table
 
+LESIONS = ("ground glass", "consolidation")
+# The slice as COCO describes an image, true instances and found ones.
+Detected = tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]
 # Name of the study, probabilities of the classes, index of the true class.
 Judged = tuple[str, list[float], int]
 
@@ -27,40 +37,103 @@ class DetectionMetrics:
     Parameters
     ----------
     output_dir
-        Folder of ``summary.csv``; None writes none.
+        Folder of ``summary.csv`` and, in COCO's formats, ``truth.json`` and ``predictions.json``;
+        None writes none. An image of ``truth.json`` has its "study", "slice" and "patient": what
+        precedes the dot of the study's name.
     """
 
     def __init__(self, output_dir: str | None = None) -> None:
         self.output_dir = output_dir
-        self.pairs: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
+        self.slices: list[Detected] = []
 
     def attach(self, engine: Engine) -> None:
         """Listen to an evaluator."""
-        engine.add_event_handler(Events.EPOCH_STARTED, lambda _: self.pairs.clear())
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda _: self.slices.clear())
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
 
     def _add(self, engine: Engine) -> None:
-        output = engine.state.output
-        for pred, label in zip(output["pred"], output["label"], strict=True):
-            found = {k: pred[k].cpu() for k in ("scores", "labels")}
-            found["masks"] = pred["masks"][:, 0].cpu() >= 0.5
-            truth = {"labels": label["labels"].cpu(), "masks": label["masks"].cpu() > 0}
-            self.pairs.append((found, truth))
+        batch, output = engine.state.batch, engine.state.output
+        names = zip(batch["name"], batch["slice"], strict=True)
+        for (study, index), pred, label in zip(names, output["pred"], output["label"], strict=True):
+            height, width = label["masks"].shape[-2:]
+            image = {
+                **{"study": study, "slice": index, "patient": study.split(".")[0]},
+                **{"height": height, "width": width},
+            }
+            found = _instances(pred["masks"][:, 0] >= 0.5, pred["labels"])
+            for instance, score in zip(found, pred["scores"].tolist(), strict=True):
+                instance["score"] = score
+            truth = _instances(label["masks"] > 0, label["labels"])
+            self.slices.append((image, truth, found))
 
     def _finish(self, engine: Engine) -> None:
-        metric = MeanAveragePrecision(iou_type="segm", sync_on_compute=False)
-        pairs = gathered(self.pairs)
-        metric.update([found for found, _ in pairs], [truth for _, truth in pairs])
-        result = metric.compute()
-        figures = {
-            "ap_50": float(result["map_50"]),
-            "ap_75": float(result["map_75"]),
-            "ap_50_95": float(result["map"]),
-        }
+        truth, predictions = coco_lists(gathered(self.slices))
+        figures = average_precision(truth, predictions)
         engine.state.metrics.update(figures)
-        if self.output_dir is not None:
-            write_table(Path(self.output_dir, "summary.csv"), [figures])
+        if self.output_dir is not None and is_first_process():
+            folder = Path(self.output_dir)
+            write_table(folder / "summary.csv", [figures])
+            (folder / "truth.json").write_text(json.dumps(truth))
+            (folder / "predictions.json").write_text(json.dumps(predictions))
+
+
+def _instances(masks: torch.Tensor, labels: torch.Tensor) -> list[dict[str, Any]]:
+    """Describe instances, masks (n, rows, columns) of bool, as COCO has them."""
+    result = []
+    for mask, label in zip(masks.cpu().numpy(), labels.tolist(), strict=True):
+        packed = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        result.append(
+            {
+                "category_id": label,
+                "segmentation": {**packed, "counts": packed["counts"].decode()},
+                "area": float(coco_mask.area(packed)),
+                "bbox": coco_mask.toBbox(packed).tolist(),
+                "iscrowd": 0,
+            }
+        )
+    return result
+
+
+def coco_lists(slices: Sequence[Detected]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return annotations and results in COCO's formats."""
+    truth: dict[str, Any] = {
+        "info": {},
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(LESIONS, start=1)],
+    }
+    predictions: list[dict[str, Any]] = []
+    for number, (image, actual, found) in enumerate(slices, start=1):
+        truth["images"].append({"id": number, **image})
+        for instance in actual:
+            identifier = len(truth["annotations"]) + 1
+            truth["annotations"].append({"id": identifier, "image_id": number, **instance})
+        predictions += [{"image_id": number, **instance} for instance in found]
+    return truth, predictions
+
+
+def average_precision(
+    truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Compute "ap_50", "ap_75" and "ap_50_95" from COCO's lists; -1 without any instance."""
+    names = ("ap_50_95", "ap_50", "ap_75")
+    if not truth["annotations"]:
+        return dict.fromkeys(names, -1.0)
+    # pycocotools prints its progress, and takes no empty list.
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = dict(truth)
+        coco.createIndex()
+        found = coco.loadRes(deepcopy(list(predictions))) if predictions else COCO()
+        if not predictions:
+            found.dataset = {**truth, "annotations": []}
+            found.createIndex()
+        evaluation = COCOeval(coco, found, "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return dict(zip(names, map(float, evaluation.stats), strict=False))
 
 
 class ClassificationMetrics:

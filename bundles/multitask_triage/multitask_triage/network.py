@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from monai.networks.layers.simplelayers import SkipConnection
 from monai.networks.nets import UNet
 from monai.utils import convert_to_tensor
 from torch import nn
 
 from .pyramid import IdentificationHead
+from .unet import unet_parts
 
 
 class MultitaskTriage(nn.Module):
@@ -49,7 +49,7 @@ class MultitaskTriage(nn.Module):
         identification_only: bool = False,
     ) -> None:
         super().__init__()
-        encoder, bottom, decoder = _parts(unet)
+        encoder, bottom, decoder = unet_parts(unet)
         depth = len(encoder) + 1
         names = {f"spatial_{level}": level for level in range(1, depth + 1)} | {"latent": depth}
         if feature_map not in names:
@@ -151,18 +151,6 @@ class MultitaskTriage(nn.Module):
         features = features[..., : -(-rows // self.step), : -(-columns // self.step)]
         lesion = self.lesion(x)[..., :rows, :columns]
         return lesion, self.identification.of_slices(features)
-
-
-def _parts(unet: UNet) -> tuple[list[nn.Module], nn.Module, list[nn.Module]]:
-    """Take a U-Net's nested blocks apart: encoder from the top, bottom, decoder from below."""
-    encoder: list[nn.Module] = []
-    decoder: list[nn.Module] = []
-    block: nn.Module = unet.model
-    while isinstance(block, nn.Sequential) and isinstance(block[1], SkipConnection):
-        encoder.append(block[0])
-        decoder.insert(0, block[2])
-        block = block[1].submodule
-    return encoder, block, decoder
 
 
 class SliceClassifier(nn.Module):

@@ -16,6 +16,7 @@ from monai.transforms import MapTransform, Randomizable
 from monai.utils import convert_to_tensor
 
 from .network import MultitaskTriage
+from .unet import start_unet
 
 
 class DrawSlicesd(MapTransform, Randomizable):
@@ -104,22 +105,9 @@ def start_from_slices(network: MultitaskTriage, unet: UNet, checkpoint: str | Pa
     SystemExit
         With one line where there is no such file or it fits nowhere.
     """
-    if not Path(checkpoint).is_file():
-        raise SystemExit(
-            f"error: no weights at {checkpoint} to start from; slice_weights names a model.pt of "
-            "lesion_segmentation_2d"
-        )
-    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    _, taken, _ = copy_model_state(
-        unet, {key.removeprefix("network.0."): value for key, value in weights.items()}
-    )
+    weights = start_unet(unet, checkpoint)
     head = {key.removeprefix("network.1."): value for key, value in weights.items()}
-    _, taken_by_head, _ = copy_model_state(network.lesion, head)
-    if not taken or len(taken_by_head) < 2:
-        raise SystemExit(
-            f"error: {checkpoint} holds another network than that of lesion_segmentation_2d's "
-            "train.json; leave slice_weights away or give weights of that network"
-        )
+    copy_model_state(network.lesion, head)
 
 
 def prepare_batch(
