@@ -228,3 +228,20 @@ def test_other_weights_of_slices_are_refused_in_one_line(
     with pytest.raises(SystemExit, match=file) as stopped:
         parser.get_parsed_content("start_from_slices")
     assert "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("name", ["lung_segmentation", "multitask_triage"])
+@pytest.mark.parametrize("fast", [True, False])
+def test_training_takes_bfloat16_where_the_processor_is_fast_in_it(
+    name: str, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": fast})
+    parser = parsed(BUNDLES_FOLDER / name, "train", device="$torch.device('cpu')")
+    parser.get_parsed_content("mixed_precision")
+    network = parser.get_parsed_content("network")
+    types: list[torch.dtype] = []
+    first = next(module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+    first.register_forward_hook(lambda *call: types.append(call[-1].dtype))
+    output = network(torch.zeros(2, 1, 64, 64))
+    assert types[0] == (torch.bfloat16 if fast else torch.float32)
+    assert (output if torch.is_tensor(output) else output[0]).dtype == torch.float32
