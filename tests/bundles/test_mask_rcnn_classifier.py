@@ -117,6 +117,12 @@ def test_the_detector_has_the_hyperparameters_of_table_2() -> None:
     assert set(detector([image], [target])) == five
 
 
+@pytest.mark.parametrize("configs", ["train", "inference"])
+def test_a_resnet_has_the_anchors_of_table_2(configs: str) -> None:
+    detector = parsed(BUNDLE, f"{configs} variants/resnet18").get_parsed_content("detector")
+    assert set(detector.rpn.anchor_generator.sizes) == {(4, 8, 16, 32)}
+
+
 def test_the_short_recipe_changes_what_the_detector_learns_from_and_no_weight() -> None:
     detectors = [
         parsed(BUNDLE, configs).get_parsed_content("detector")
