@@ -46,6 +46,19 @@ def test_lesions_only_make_the_lung_denser(healthy, lungs):
     assert np.median(ct[ill]) > np.median(healthy.hu[ill]) + 100
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_glass_can_be_seen_where_gravity_makes_the_lung_dense(healthy, lungs, seed):
+    """What is drawn must not vanish in the lung around it and remain the truth."""
+    rows = np.linspace(0, 300, lungs.shape[1])[None, :, None]
+    sunken = np.where(lungs, healthy.hu + rows, healthy.hu)
+    ct, glass, solid = insert_lesions(
+        sunken, lungs, SPACING_MM, "covid19", np.random.default_rng(seed), 0.4
+    )
+    rise = ndimage.gaussian_filter((ct - sunken) * (glass | solid), [4 / s for s in SPACING_MM])
+    weight = ndimage.gaussian_filter((glass | solid).astype(float), [4 / s for s in SPACING_MM])
+    assert np.mean((rise / np.maximum(weight, 1e-3))[glass] > 50) > 0.95
+
+
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.6])
 @pytest.mark.parametrize(("disease", "tolerance"), [("severe", 0.05), ("covid19", 0.3)])
 def test_the_share_is_the_one_asked_for(healthy, lungs, disease, tolerance, share):

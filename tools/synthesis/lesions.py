@@ -26,6 +26,13 @@ LESION_OPACITY = 0.4
 
 AIR_HU, TISSUE_HU = -950.0, 30.0
 
+# What is so much denser than most of the lung is a vessel, or ill.
+VESSEL_RISE_HU = 250.0
+AIR_MM = 12.0
+VISIBLE_RISE_HU = 80.0
+"""Fainter changes, in the mean over some `VISIBLE_MM`, are no lesion: nobody could tell them."""
+VISIBLE_MM = 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class Lungs:
@@ -41,8 +48,9 @@ class Lungs:
         the mediastinum between the lungs.
     base, back : float32 arrays that broadcast against `mask`
         0 at the apex and at the front of the lungs, 1 at the base and at the back.
-    air_hu : float
-        Median density of the lungs.
+    air_hu : float32 array
+        Density of the aerated lung around each voxel; at the back, where blood sinks to, it can be
+        200 HU above that at the front.
     """
 
     mask: Mask
@@ -51,7 +59,7 @@ class Lungs:
     wall_mm: Array
     base: Array
     back: Array
-    air_hu: float
+    air_hu: Array
 
     @classmethod
     def of(cls, ct_hu: NDArray[np.floating], mask: Mask, spacing_mm: Sequence[float]) -> Lungs:
@@ -69,7 +77,7 @@ class Lungs:
             ndimage.distance_transform_edt(hull, sampling=spacing_mm).astype(np.float32),
             np.clip(1 - (z - slices[0]) / max(1, slices[-1] - slices[0]), 0, 1),
             np.clip((y - rows[0]) / max(1, rows[-1] - rows[0]), 0, 1),
-            float(np.median(ct_hu[mask])),
+            _air_hu(ct_hu, mask, spacing_mm),
         )
 
     def noise(self, scale_mm: float, random: np.random.Generator) -> Array:
@@ -141,6 +149,9 @@ def insert_lesions(
     lesion = opacity >= LESION_OPACITY
     if drawn.other is not None:
         lesion &= ~drawn.other
+    # Drawn over a tumour or along the chest wall, nothing has changed.
+    rise_hu = _mean_around(ill[box] - ct_hu[box], lesion, VISIBLE_MM, spacing_mm)
+    lesion &= rise_hu >= VISIBLE_RISE_HU
     glass, solid = np.zeros_like(lungs), np.zeros_like(lungs)
     glass[box], solid[box] = lesion & ~drawn.consolidation, lesion & drawn.consolidation
     return ill, glass, solid
@@ -423,12 +434,30 @@ def _opacity(
     return np.where(opacity > 0.02, opacity, 0).astype(np.float32)
 
 
+def _air_hu(ct_hu: NDArray[np.floating], lungs: Mask, spacing_mm: Sequence[float]) -> Array:
+    """Density of the lung around each voxel, leaving vessels and whatever is ill aside."""
+    median = np.float32(np.median(ct_hu[lungs]))
+    aerated = lungs & (ct_hu < median + VESSEL_RISE_HU)
+    return median + _mean_around(ct_hu - median, aerated, AIR_MM, spacing_mm)
+
+
+def _mean_around(
+    values: NDArray[np.floating], where: Mask, scale_mm: float, spacing_mm: Sequence[float]
+) -> Array:
+    """Mean of the values in a mask, weighted by a Gaussian; it tends to 0 far from the mask."""
+    sigma = [scale_mm / s for s in spacing_mm]
+    weight = ndimage.gaussian_filter(where.astype(np.float32), sigma)
+    total = ndimage.gaussian_filter(np.where(where, values, 0).astype(np.float32), sigma)
+    return total / np.maximum(weight, np.float32(0.01))
+
+
 def _ground_glass_hu(lungs: Lungs, random: np.random.Generator) -> Array:
-    # Fainter glass than this nobody would draw around.
-    mean = max(random.uniform(-680, -300), lungs.air_hu + random.uniform(130, 250))
+    # Fainter glass than this, beside the lung around it, nobody would draw around.
+    mean = np.maximum(random.uniform(-680, -300), lungs.air_hu + random.uniform(170, 300))
+    coarse = random.uniform(0.1, 0.4) * (mean - lungs.air_hu)
     return (
         mean
-        + random.uniform(20, 110) * lungs.noise(random.uniform(6, 15), random)
+        + coarse * lungs.noise(random.uniform(6, 15), random)
         + random.uniform(10, 60) * lungs.noise(2.5, random)
     ).astype(np.float32)
 
