@@ -218,7 +218,9 @@ def test_weights_are_small_and_their_hashes_are_listed(bundle: Bundle) -> None:
         assert file.stat().st_size <= 25e6
 
 
-@pytest.mark.parametrize("name", ["multitask_triage", "mask_rcnn_classifier"])
+@pytest.mark.parametrize(
+    "name", ["lesion_segmentation_3d", "multitask_triage", "mask_rcnn_classifier"]
+)
 @pytest.mark.parametrize("file", ["nowhere.pt", "other.pt"])
 def test_other_weights_of_slices_are_refused_in_one_line(
     name: str, file: str, tmp_path: Path

@@ -11,6 +11,7 @@ import torch
 from bundle_commands import (
     BUNDLES_FOLDER,
     assert_refused_in_one_line,
+    parsed,
     printed_losses,
     read_config,
     read_mask,
@@ -58,6 +59,24 @@ def test_the_recipe_is_the_papers() -> None:
     assert config["learning_rate"] == 0.01
     assert config["train"]["lr_scheduler"]["factor"] == 1.0
     assert config["loss"]["_target_"] == "torch.nn.BCEWithLogitsLoss"
+
+
+def test_training_starts_from_a_network_of_single_slices(tmp_path: Path) -> None:
+    slices = parsed(BUNDLES_FOLDER / "lesion_segmentation_2d", "train")
+    torch.manual_seed(5)
+    second_look = slices.get_parsed_content("network_def")
+    second_look(torch.rand(4, 1, 64, 64))  # Its batch norms learn something too.
+    torch.save(second_look.state_dict(), tmp_path / "slices.pt")
+    parser = parsed(BUNDLE, "train", slice_weights=str(tmp_path / "slices.pt"))
+    network = parser.get_parsed_content("network_def").eval()
+    volume = torch.rand(1, 1, 64, 96, 7)
+    with torch.no_grad():
+        before = network(volume)
+        parser.get_parsed_content("start_from_slices")
+        after = network(volume)
+        expected = second_look.network.eval()(volume[0].permute(3, 0, 1, 2))
+    assert not torch.allclose(before, after, atol=1e-3)
+    torch.testing.assert_close(after[0].permute(3, 0, 1, 2), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_training_lowers_the_loss(trained: subprocess.CompletedProcess[str]) -> None:

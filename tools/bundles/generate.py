@@ -37,7 +37,7 @@ REPOSITORY = SOURCES.parents[1]
 BUNDLE_MODULES: dict[str, tuple[str, ...]] = {
     "lung_segmentation": (),
     "lesion_segmentation_2d": (),
-    "lesion_segmentation_3d": (),
+    "lesion_segmentation_3d": ("unet.py",),
     "lesion_ensemble": (),
     "multitask_triage": ("shared.py", "unet.py"),
     "mask_rcnn_classifier": ("shared.py", "unet.py"),

@@ -11,14 +11,17 @@ from monai.bundle import ConfigParser, ckpt_export
 from monai.data import save_net_with_metadata
 
 WEIGHTS, TORCHSCRIPT, SUMS = "model.pt", "model.ts", "SHA256SUMS"
+MAX_BYTES = 25_000_000
+"""No file of weights may be larger."""
 
 
 def release(bundle: Path, checkpoint: Path) -> list[Path]:
     """Write ``models/model.pt``, ``models/model.ts`` and ``models/SHA256SUMS``.
 
     ``model.pt`` holds half precision, which a network takes back into its own single precision
-    when it loads the state; ``model.ts`` holds the same values in single precision. The rounding
-    moves probabilities by less than 0.01 (tests/bundles/test_release.py).
+    when it loads the state; ``model.ts`` holds the same values in single precision, or in half where
+    it would be larger than `MAX_BYTES`: call ``float()`` on what is loaded. The rounding moves
+    probabilities by less than 0.01 (tests/bundles/test_release.py).
 
     Parameters
     ----------
@@ -45,6 +48,8 @@ def release(bundle: Path, checkpoint: Path) -> list[Path]:
         bundle_root=str(bundle),
     )
     files = [models / WEIGHTS, models / TORCHSCRIPT]
+    if files[1].stat().st_size > MAX_BYTES:
+        _save_torchscript(_halved(torch.jit.load(files[1])), files[1], bundle)
     return [*files, _write_sums(models, files)]
 
 
@@ -97,6 +102,11 @@ def _scripted(network: torch.nn.Module) -> torch.jit.ScriptModule:
     with torch.inference_mode():
         # A trace may hold for one size only.
         torch.testing.assert_close(scripted(other), network(other), rtol=1e-3, atol=1e-3)
+    return _halved(scripted)
+
+
+def _halved(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """Store a module's weights in half precision, in place."""
     for tensor in (*scripted.parameters(), *scripted.buffers()):
         tensor.data = _half(tensor.data)
     return scripted

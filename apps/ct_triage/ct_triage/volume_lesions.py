@@ -26,11 +26,9 @@ class VolumeLesionModel(SliceLesionModel):
     """A network that looks at patches in three dimensions (``lesion_segmentation_3d``).
 
     Its TorchScript takes (patches, 1, rows, columns, slices) and returns lesion logits of that
-    shape. It sees the lungs' bounding box through a sliding window, so that the memory it takes
-    does not grow with the study (sections 2.2 and 4.3 of the paper).
+    shape. It sees the body through a sliding window, so that the memory it takes does not grow
+    with the study (sections 2.2 and 4.3 of the paper).
     """
-
-    sees_body: ClassVar[bool] = False
 
     @classmethod
     def load(cls, bundle: Path, threshold: float | None, min_lesion_ml: float) -> Self:
@@ -55,7 +53,7 @@ class VolumeLesionModel(SliceLesionModel):
 
         volume = image.permute(1, 2, 0)
         divisor = self.network.divisor
-        # No larger than the lungs, of a size that the network takes.
+        # No larger than the body, of a size that the network takes.
         window = [
             min(size, n + -n % divisor)
             for size, n in zip(_window(self.network.config), volume.shape, strict=True)

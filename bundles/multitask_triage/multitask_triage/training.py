@@ -106,7 +106,7 @@ def start_from_slices(network: MultitaskTriage, unet: UNet, checkpoint: str | Pa
         With one line where there is no such file or it fits nowhere.
     """
     weights = start_unet(unet, checkpoint)
-    head = {key.removeprefix("network.1."): value for key, value in weights.items()}
+    head = {key.removeprefix("1."): value for key, value in weights.items()}
     copy_model_state(network.lesion, head)
 
 

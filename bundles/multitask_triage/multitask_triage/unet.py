@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from monai.networks.layers.simplelayers import SkipConnection
@@ -24,6 +25,41 @@ def unet_parts(unet: UNet) -> tuple[list[nn.Module], nn.Module, list[nn.Module]]
     return encoder, block, decoder
 
 
+def read_slice_weights(checkpoint: str | Path) -> dict[str, torch.Tensor]:
+    """Read what the network of the bundle lesion_segmentation_2d has learned.
+
+    Parameters
+    ----------
+    checkpoint
+        ``model.pt`` of that bundle.
+
+    Returns
+    -------
+    dict
+        Weights by their name in ``Sequential(unet, head)`` of that bundle's ``train.json``.
+
+    Raises
+    ------
+    SystemExit
+        With one line where there is no such file.
+    """
+    if not Path(checkpoint).is_file():
+        raise SystemExit(
+            f"error: no weights at {checkpoint} to start from; slice_weights names a model.pt of "
+            "lesion_segmentation_2d"
+        )
+    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return {key.removeprefix("network."): value for key, value in weights.items()}
+
+
+def refuse_slice_weights(checkpoint: str | Path) -> NoReturn:
+    """Stop, because the weights in a file fit nowhere."""
+    raise SystemExit(
+        f"error: {checkpoint} holds another network than that of lesion_segmentation_2d's "
+        "train.json; leave slice_weights away or give weights of that network"
+    )
+
+
 def start_unet(unet: UNet, checkpoint: str | Path) -> Mapping[str, torch.Tensor]:
     """Give a U-Net what the network of the bundle lesion_segmentation_2d has learned.
 
@@ -40,25 +76,17 @@ def start_unet(unet: UNet, checkpoint: str | Path) -> Mapping[str, torch.Tensor]
     Returns
     -------
     mapping
-        All weights of the checkpoint.
+        All weights of the checkpoint, see `read_slice_weights`.
 
     Raises
     ------
     SystemExit
         With one line where there is no such file or it fits nowhere.
     """
-    if not Path(checkpoint).is_file():
-        raise SystemExit(
-            f"error: no weights at {checkpoint} to start from; slice_weights names a model.pt of "
-            "lesion_segmentation_2d"
-        )
-    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    weights = read_slice_weights(checkpoint)
     _, taken, _ = copy_model_state(
-        unet, {key.removeprefix("network.0."): value for key, value in weights.items()}
+        unet, {key.removeprefix("0."): value for key, value in weights.items()}
     )
     if not taken:
-        raise SystemExit(
-            f"error: {checkpoint} holds another network than that of lesion_segmentation_2d's "
-            "train.json; leave slice_weights away or give weights of that network"
-        )
+        refuse_slice_weights(checkpoint)
     return weights
