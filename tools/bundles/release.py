@@ -19,9 +19,9 @@ def release(bundle: Path, checkpoint: Path) -> list[Path]:
     """Write ``models/model.pt``, ``models/model.ts`` and ``models/SHA256SUMS``.
 
     ``model.pt`` holds half precision, which a network takes back into its own single precision
-    when it loads the state; ``model.ts`` holds the same values in single precision, or in half where
-    it would be larger than `MAX_BYTES`: call ``float()`` on what is loaded. The rounding moves
-    probabilities by less than 0.01 (tests/bundles/test_release.py).
+    when it loads the state; ``model.ts`` holds the same values in single precision, or in half
+    where it would be larger than `MAX_BYTES`: call ``float()`` on what is loaded. The rounding
+    moves probabilities by less than 0.01 (tests/bundles/test_release.py).
 
     Parameters
     ----------
