@@ -37,10 +37,10 @@ REPOSITORY = SOURCES.parents[1]
 BUNDLE_MODULES: dict[str, tuple[str, ...]] = {
     "lung_segmentation": (),
     "lesion_segmentation_2d": (),
-    "lesion_segmentation_3d": ("unet.py",),
+    "lesion_segmentation_3d": ("slice_weights.py",),
     "lesion_ensemble": (),
-    "multitask_triage": ("shared.py", "unet.py"),
-    "mask_rcnn_classifier": ("shared.py", "unet.py"),
+    "multitask_triage": ("shared.py", "slice_weights.py", "unet.py"),
+    "mask_rcnn_classifier": ("shared.py", "slice_weights.py", "unet.py"),
 }
 BUNDLE_NAMES = tuple(BUNDLE_MODULES)
 # Folders of a bundle's configs, as its users see them.

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .unet import read_slice_weights, refuse_slice_weights
+from .slice_weights import read_slice_weights, refuse_slice_weights
 
 
 def start_from_slices(network: nn.Module, checkpoint: str | Path) -> None:

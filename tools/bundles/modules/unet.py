@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from monai.networks.layers.simplelayers import SkipConnection
 from monai.networks.nets import UNet
 from monai.networks.utils import copy_model_state
 from torch import nn
+
+from .slice_weights import read_slice_weights, refuse_slice_weights
 
 
 def unet_parts(unet: UNet) -> tuple[list[nn.Module], nn.Module, list[nn.Module]]:
@@ -23,41 +24,6 @@ def unet_parts(unet: UNet) -> tuple[list[nn.Module], nn.Module, list[nn.Module]]
         decoder.insert(0, block[2])
         block = block[1].submodule
     return encoder, block, decoder
-
-
-def read_slice_weights(checkpoint: str | Path) -> dict[str, torch.Tensor]:
-    """Read what the network of the bundle lesion_segmentation_2d has learned.
-
-    Parameters
-    ----------
-    checkpoint
-        ``model.pt`` of that bundle.
-
-    Returns
-    -------
-    dict
-        Weights by their name in ``Sequential(unet, head)`` of that bundle's ``train.json``.
-
-    Raises
-    ------
-    SystemExit
-        With one line where there is no such file.
-    """
-    if not Path(checkpoint).is_file():
-        raise SystemExit(
-            f"error: no weights at {checkpoint} to start from; slice_weights names a model.pt of "
-            "lesion_segmentation_2d"
-        )
-    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    return {key.removeprefix("network."): value for key, value in weights.items()}
-
-
-def refuse_slice_weights(checkpoint: str | Path) -> NoReturn:
-    """Stop, because the weights in a file fit nowhere."""
-    raise SystemExit(
-        f"error: {checkpoint} holds another network than that of lesion_segmentation_2d's "
-        "train.json; leave slice_weights away or give weights of that network"
-    )
 
 
 def start_unet(unet: UNet, checkpoint: str | Path) -> Mapping[str, torch.Tensor]:
