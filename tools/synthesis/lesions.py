@@ -29,8 +29,14 @@ AIR_HU, TISSUE_HU = -950.0, 30.0
 # What is so much denser than most of the lung is a vessel, or ill.
 VESSEL_RISE_HU = 250.0
 AIR_MM = 12.0
-VISIBLE_RISE_HU = 80.0
-"""Fainter changes, in the mean over some `VISIBLE_MM`, are no lesion: nobody could tell them."""
+VISIBLE_RISE_HU = 120.0
+"""Fainter changes, in the mean over some `VISIBLE_MM`, are no lesion: readers hardly draw such.
+
+Of what readers drew in 15 real patients, 5 % rises above the lung around it by less than 90 to
+417 HU (median patient 161), half by less than 199 to 848 HU.
+"""
+GLASS_RISE_HU = (220.0, 450.0)
+"""Least and largest mean of a study's ground glass above the lung around it."""
 VISIBLE_MM = 3.0
 
 
@@ -453,7 +459,7 @@ def _mean_around(
 
 def _ground_glass_hu(lungs: Lungs, random: np.random.Generator) -> Array:
     # Fainter glass than this, beside the lung around it, nobody would draw around.
-    mean = np.maximum(random.uniform(-680, -300), lungs.air_hu + random.uniform(170, 300))
+    mean = np.maximum(random.uniform(-680, -300), lungs.air_hu + random.uniform(*GLASS_RISE_HU))
     coarse = random.uniform(0.1, 0.4) * (mean - lungs.air_hu)
     return (
         mean
