@@ -8,10 +8,12 @@ from scipy import ndimage
 from tools.phantom import Grid, build_phantom, write_nifti
 from tools.synthesis import DISEASES, insert_lesions
 from tools.synthesis.fields import smooth_noise
-from tools.synthesis.lesions import worsen_lesions
+from tools.synthesis.lesions import VISIBLE_RISE_HU, worsen_lesions
 from tools.synthesis.studies import write_synthetic
 
 SPACING_MM = (10.0, 4.0, 4.0)
+FAINTEST_PATIENT_HU = 199
+"""Median rise of a reader's lesions above the lung around them in the palest of 14 patients."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_lesions_only_make_the_lung_denser(healthy, lungs):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_glass_can_be_seen_where_gravity_makes_the_lung_dense(healthy, lungs, seed):
-    """What is drawn must not vanish in the lung around it and remain the truth."""
+    """What is drawn must not vanish in the lung around it, or be fainter than readers' lesions."""
     rows = np.linspace(0, 300, lungs.shape[1])[None, :, None]
     sunken = np.where(lungs, healthy.hu + rows, healthy.hu)
     ct, glass, solid = insert_lesions(
@@ -56,7 +58,9 @@ def test_glass_can_be_seen_where_gravity_makes_the_lung_dense(healthy, lungs, se
     )
     rise = ndimage.gaussian_filter((ct - sunken) * (glass | solid), [4 / s for s in SPACING_MM])
     weight = ndimage.gaussian_filter((glass | solid).astype(float), [4 / s for s in SPACING_MM])
-    assert np.mean((rise / np.maximum(weight, 1e-3))[glass] > 50) > 0.95
+    rise = (rise / np.maximum(weight, 1e-3))[glass]
+    assert np.quantile(rise, 0.05) > VISIBLE_RISE_HU
+    assert np.median(rise) > FAINTEST_PATIENT_HU
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.6])

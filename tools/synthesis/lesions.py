@@ -32,8 +32,8 @@ AIR_MM = 12.0
 VISIBLE_RISE_HU = 120.0
 """Fainter changes, in the mean over some `VISIBLE_MM`, are no lesion: readers hardly draw such.
 
-Of what readers drew in 15 real patients, 5 % rises above the lung around it by less than 90 to
-417 HU (median patient 161), half by less than 199 to 848 HU.
+Of what readers drew in 15 volumes of 14 patients, 5 % rises above the lung around it by less than
+90 to 417 HU (median volume 161), half by less than 199 to 848 HU (`tools.synthesis.contrast`).
 """
 GLASS_RISE_HU = (220.0, 450.0)
 """Least and largest mean of a study's ground glass above the lung around it."""
@@ -83,7 +83,7 @@ class Lungs:
             ndimage.distance_transform_edt(hull, sampling=spacing_mm).astype(np.float32),
             np.clip(1 - (z - slices[0]) / max(1, slices[-1] - slices[0]), 0, 1),
             np.clip((y - rows[0]) / max(1, rows[-1] - rows[0]), 0, 1),
-            _air_hu(ct_hu, mask, spacing_mm),
+            air_hu(ct_hu, mask, spacing_mm),
         )
 
     def noise(self, scale_mm: float, random: np.random.Generator) -> Array:
@@ -156,7 +156,7 @@ def insert_lesions(
     if drawn.other is not None:
         lesion &= ~drawn.other
     # Drawn over a tumour or along the chest wall, nothing has changed.
-    rise_hu = _mean_around(ill[box] - ct_hu[box], lesion, VISIBLE_MM, spacing_mm)
+    rise_hu = mean_around(ill[box] - ct_hu[box], lesion, VISIBLE_MM, spacing_mm)
     lesion &= rise_hu >= VISIBLE_RISE_HU
     glass, solid = np.zeros_like(lungs), np.zeros_like(lungs)
     glass[box], solid[box] = lesion & ~drawn.consolidation, lesion & drawn.consolidation
@@ -440,14 +440,14 @@ def _opacity(
     return np.where(opacity > 0.02, opacity, 0).astype(np.float32)
 
 
-def _air_hu(ct_hu: NDArray[np.floating], lungs: Mask, spacing_mm: Sequence[float]) -> Array:
+def air_hu(ct_hu: NDArray[np.floating], lungs: Mask, spacing_mm: Sequence[float]) -> Array:
     """Density of the lung around each voxel, leaving vessels and whatever is ill aside."""
     median = np.float32(np.median(ct_hu[lungs]))
     aerated = lungs & (ct_hu < median + VESSEL_RISE_HU)
-    return median + _mean_around(ct_hu - median, aerated, AIR_MM, spacing_mm)
+    return median + mean_around(ct_hu - median, aerated, AIR_MM, spacing_mm)
 
 
-def _mean_around(
+def mean_around(
     values: NDArray[np.floating], where: Mask, scale_mm: float, spacing_mm: Sequence[float]
 ) -> Array:
     """Mean of the values in a mask, weighted by a Gaussian; it tends to 0 far from the mask."""

@@ -154,7 +154,7 @@ def draw_diagnosed_study(
     pictures
         Let some studies be 8-bit or equalised pictures turned back to HU.
     """
-    ct, lungs, _, spacing_mm, _ = _read_patient(source, patient)
+    ct, lungs, _, spacing_mm, _ = read_patient(source, patient)
     random = np.random.default_rng([zlib.crc32(patient.encode()), DIAGNOSES.index(diagnosis), seed])
     target_mm = (float(random.uniform(*SLICES_MM)), PIXEL_MM, PIXEL_MM)
     ct, lungs = reshaped(ct, lungs, spacing_mm, target_mm, random)
@@ -183,7 +183,7 @@ def write_diagnosed_study(
 
 
 def _write_study(source: Path, folder: Path, patient: str, variant: int) -> str:
-    ct, lungs, lesions, spacing_mm, affine = _read_patient(source, patient)
+    ct, lungs, lesions, spacing_mm, affine = read_patient(source, patient)
     random = np.random.default_rng([zlib.crc32(patient.encode()), variant])
     disease = VARIANTS[variant % len(VARIANTS)]
     if disease == "own" and (lesions & lungs).sum() > WORSENED_FROM_SHARE * lungs.sum():
@@ -201,7 +201,7 @@ def _nifti(path: Path) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image.from_filename(path)
 
 
-def _read_patient(
+def read_patient(
     source: Path, patient: str
 ) -> tuple[NDArray, NDArray[np.bool_], NDArray[np.bool_], tuple[float, ...], NDArray]:
     """Read CT, lungs, lesions (slices up, rows back, columns left), spacing and RAS affine."""
@@ -215,7 +215,7 @@ def _read_patient(
 
 
 def _write(folder: Path, name: str, affine: NDArray, ct: NDArray, masks: dict) -> None:
-    """Write NAME_ct.nii.gz as int16 HU and the masks as uint8, given as in `_read_patient`."""
+    """Write NAME_ct.nii.gz as int16 HU and the masks as uint8, given as in `read_patient`."""
     files = {"ct": _stored(ct)}
     files |= {kind: mask.astype(np.uint8) for kind, mask in masks.items()}
     for kind, voxels in files.items():
