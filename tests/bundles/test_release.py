@@ -82,6 +82,30 @@ def test_half_precision_moves_probabilities_little(
         assert file.stat().st_size <= 25e6
 
 
+def test_several_checkpoints_are_averaged(tmp_path: Path) -> None:
+    bundle = _copy("lung_segmentation", tmp_path)
+    one, other = tmp_path / "one.pt", tmp_path / "other.pt"
+    states = [_network(bundle).state_dict() for _ in (one, other)]
+    for file, state in zip((one, other), states, strict=True):
+        torch.save(state, file)
+    release(bundle, one, other)
+    released = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    assert set(released) == set(states[0])
+    for key, value in released.items():
+        mean = (states[0][key].float() + states[1][key].float()) / 2
+        torch.testing.assert_close(value.float(), mean, rtol=1e-3, atol=1e-3)
+    assert any((value != states[0][key]).any() for key, value in released.items())
+
+
+def test_checkpoints_of_other_networks_are_not_averaged(tmp_path: Path) -> None:
+    bundle = _copy("lung_segmentation", tmp_path)
+    torch.save(_network(bundle).state_dict(), tmp_path / "one.pt")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other\.pt holds another network"):
+        release(bundle, tmp_path / "one.pt", tmp_path / "other.pt")
+    assert not list((bundle / "models").glob("*.pt"))
+
+
 def test_half_precision_moves_probabilities_of_members_little(tmp_path: Path) -> None:
     bundle = _copy(ENSEMBLE, tmp_path)
     ensemble = _network(bundle)

@@ -1,4 +1,4 @@
-"""Command line: ``python -m tools.bundles write | check | release BUNDLE CHECKPOINT``."""
+"""Command line: ``python -m tools.bundles write | check | release BUNDLE CHECKPOINT...``."""
 
 from __future__ import annotations
 
@@ -19,26 +19,35 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("check", help="name the generated files that are out of date")
     release_parser = commands.add_parser("release", help="put a checkpoint into its bundle")
     release_parser.add_argument("bundle", choices=BUNDLE_NAMES)
-    release_parser.add_argument("checkpoint", type=Path)
+    release_parser.add_argument(
+        "checkpoints",
+        type=Path,
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="what training saved; of several the mean of the weights is taken",
+    )
     release_parser.add_argument(
         "--member", help="name of an ensemble's member, which gets a file of its own"
     )
     arguments = parser.parse_args(argv)
 
     if arguments.command == "release":
-        if not arguments.checkpoint.is_file():
-            parser.error(f"{arguments.checkpoint} is no file")
+        for checkpoint in arguments.checkpoints:
+            if not checkpoint.is_file():
+                parser.error(f"{checkpoint} is no file")
+        if arguments.member and len(arguments.checkpoints) > 1:
+            parser.error("--member takes one checkpoint")
         # PyTorch takes seconds to import.
         from .release import release, release_member
 
         bundle = BUNDLES / arguments.bundle
-        if arguments.member:
-            try:
-                written = release_member(bundle, arguments.checkpoint, arguments.member)
-            except ValueError as error:
-                parser.error(str(error))
-        else:
-            written = release(bundle, arguments.checkpoint)
+        try:
+            if arguments.member:
+                written = release_member(bundle, arguments.checkpoints[0], arguments.member)
+            else:
+                written = release(bundle, *arguments.checkpoints)
+        except ValueError as error:
+            parser.error(str(error))
         print(*written, sep="\n")
         return 0
     files = write(BUNDLES) if arguments.command == "write" else outdated(BUNDLES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ MAX_BYTES = 25_000_000
 """No file of weights may be larger."""
 
 
-def release(bundle: Path, checkpoint: Path) -> list[Path]:
+def release(bundle: Path, *checkpoints: Path) -> list[Path]:
     """Write ``models/model.pt``, ``models/model.ts`` and ``models/SHA256SUMS``.
 
     ``model.pt`` holds half precision, which a network takes back into its own single precision
@@ -27,17 +28,20 @@ def release(bundle: Path, checkpoint: Path) -> list[Path]:
     ----------
     bundle : Path
         The bundle's folder.
-    checkpoint : Path
-        What training saved: a state dict, bare or under "model".
+    *checkpoints : Path
+        What training saved: a state dict, bare or under "model". Of several, stages of one training
+        or trainings from one start, the mean is taken (Wortsman et al. 2022, "Model soups").
 
     Raises
     ------
     FileNotFoundError
         If there is no such checkpoint.
+    ValueError
+        If the checkpoints are of different networks.
     """
     models = bundle / "models"
     models.mkdir(exist_ok=True)
-    state = {key: _half(value) for key, value in _state(checkpoint).items()}
+    state = {key: _half(value) for key, value in _mean(checkpoints).items()}
     torch.save(state, models / WEIGHTS)
     ckpt_export(
         net_id="network_def",
@@ -135,6 +139,20 @@ def _half(tensor: torch.Tensor) -> torch.Tensor:
 def _state(checkpoint: Path) -> dict[str, torch.Tensor]:
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     return {key: value.contiguous() for key, value in saved.get("model", saved).items()}
+
+
+def _mean(checkpoints: Sequence[Path]) -> dict[str, torch.Tensor]:
+    states = [_state(checkpoint) for checkpoint in checkpoints]
+    first = states[0]
+    for checkpoint, state in zip(checkpoints, states, strict=True):
+        if {key: value.shape for key, value in state.items()} != {
+            key: value.shape for key, value in first.items()
+        }:
+            raise ValueError(f"{checkpoint} holds another network than {checkpoints[0]}")
+    return {
+        key: torch.stack([state[key].float() for state in states]).mean(0).to(value.dtype)
+        for key, value in first.items()
+    }
 
 
 def _write_sums(models: Path, files: list[Path]) -> Path:
