@@ -1,11 +1,13 @@
 """What tests of bundles share: MONAI's command, and reading what it wrote."""
 
+import atexit
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import nibabel
 import numpy as np
 from monai.bundle import ConfigParser
 
+WARM_PYTHON = Path(__file__).with_name("warm_python.py")
 BUNDLES_FOLDER = Path(__file__).parents[2] / "bundles"
 BUNDLE_NAMES = sorted(path.parents[1].name for path in BUNDLES_FOLDER.glob("*/configs/train.json"))
 SEEDS = {"tiny-1": 11, "tiny-2": 12, "tiny-3": 13}
@@ -54,32 +57,66 @@ SMALL_TRAINING: dict[str, dict[str, Any]] = {
 }
 
 
-def monai_command(
-    command: str, *options: object, cwd: Path, launcher: Sequence[str] = ("-m",)
-) -> subprocess.CompletedProcess[str]:
-    """Run a command of ``python -m monai.bundle``, by another launcher than -m if given."""
-    return run_python(*launcher, "monai.bundle", command, *options, cwd=cwd)
+def monai_command(command: str, *options: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of ``python -m monai.bundle``."""
+    return run_warm_python("-m", "monai.bundle", command, *options, cwd=cwd)
 
 
 def run_python(
-    *words: object, cwd: Path, timeout_s: float = 600, stdin: str | None = None
+    *words: object, cwd: Path, timeout_s: float = 600
 ) -> subprocess.CompletedProcess[str]:
     """Run Python on one core, without a GPU and with installed packages alone."""
     return subprocess.run(
         [sys.executable, *map(str, words)],
-        input=stdin,
         cwd=cwd,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": "",
-            "CUDA_VISIBLE_DEVICES": "",
-        },
+        env=_environment(),
         capture_output=True,
         text=True,
         timeout=timeout_s,
         check=False,
     )
+
+
+def run_warm_python(
+    *words: object, cwd: Path, timeout_s: int = 600, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a module after -m or a file as `run_python` does, with MONAI imported already."""
+    with tempfile.TemporaryDirectory() as folder:
+        streams = {name: Path(folder, name) for name in ("stdin", "stdout", "stderr")}
+        for name, file in streams.items():
+            file.write_text(stdin if name == "stdin" else "")
+        command = {
+            "words": list(map(str, words)),
+            "folder": str(cwd),
+            "timeout_s": timeout_s,
+            **{name: str(file) for name, file in streams.items()},
+        }
+        python = _warm_python()
+        assert python.stdin is not None
+        assert python.stdout is not None
+        print(json.dumps(command), file=python.stdin, flush=True)
+        code = int(python.stdout.readline())
+        return subprocess.CompletedProcess(
+            command["words"], code, streams["stdout"].read_text(), streams["stderr"].read_text()
+        )
+
+
+@functools.cache
+def _warm_python() -> subprocess.Popen[str]:
+    python = subprocess.Popen(
+        [sys.executable, WARM_PYTHON],
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    # The end of its standard input ends it.
+    atexit.register(python.communicate)
+    return python
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def as_options(values: dict[str, Any]) -> list[object]:
@@ -104,12 +141,11 @@ def run_configs(
     folder: Path, configs: str, *options: object, cwd: Path, processes: int = 1
 ) -> subprocess.CompletedProcess[str]:
     """Run configs, such as "train" or "train evaluate", of a bundle folder."""
-    launcher = ["-m"]
-    if processes > 1:
-        torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        launcher = ["-m", *torchrun, "-m"]
     named = ("--config_file", config_files(folder, configs), "--bundle_root", folder, *options)
-    return monai_command("run", *named, cwd=cwd, launcher=launcher)
+    if processes == 1:
+        return monai_command("run", *named, cwd=cwd)
+    torchrun = ("torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
+    return run_python("-m", *torchrun, "-m", "monai.bundle", "run", *named, cwd=cwd)
 
 
 def assert_refused_in_one_line(done: subprocess.CompletedProcess[str], named: object) -> None:

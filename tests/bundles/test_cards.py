@@ -19,7 +19,7 @@ from bundle_commands import (
     has_weights,
     parsed,
     read_config,
-    run_python,
+    run_warm_python,
 )
 
 from tools.bundles.release import release, release_member
@@ -177,7 +177,7 @@ def _prepared(
 
 def _run(commands: list[dict[str, Any]], folder: Path) -> None:
     assert commands
-    done = run_python(RUNNER, cwd=folder, timeout_s=1800, stdin=json.dumps(commands))
+    done = run_warm_python(RUNNER, cwd=folder, timeout_s=1800, stdin=json.dumps(commands))
     assert done.returncode == 0, done.stderr[-3000:]
 
 
