@@ -46,3 +46,10 @@ def test_a_line_a_patient(tmp_path, capsys):
 def test_an_empty_folder_is_refused(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_patient_without_a_mask_is_refused(tmp_path, capsys):
+    write_nifti(build_phantom(Grid.axial((12, 60, 60), (24.0, 6.0, 6.0)), seed=2), tmp_path, "one")
+    (tmp_path / "one_lesion.nii.gz").unlink()
+    assert main([str(tmp_path)]) == 2
+    assert "one_lesion.nii.gz" in capsys.readouterr().err

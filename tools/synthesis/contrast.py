@@ -51,7 +51,7 @@ def rises_hu(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line a patient; returns 0, or 2 where a folder holds none."""
+    """Print a line a patient; returns 0, or 2 where a folder holds none or a mask is missing."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.synthesis.contrast",
         description="Print by how many HU lesions are denser than the healthy lung around them.",
@@ -72,7 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         for file in files:
             name = file.name.removesuffix("_ct.nii.gz")
-            ct, lungs, lesions, spacing_mm, _ = read_patient(folder, name)
+            try:
+                ct, lungs, lesions, spacing_mm, _ = read_patient(folder, name)
+            except FileNotFoundError as error:
+                print(f"error: {name} lacks a mask: {error}", file=sys.stderr)
+                return 2
             rises = rises_hu(ct, lungs, lesions, spacing_mm)
             share = 100 * rises.size / max(1, lungs.sum())
             cells = np.quantile(rises, QUANTILES) if rises.size else []
