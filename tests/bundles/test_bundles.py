@@ -15,6 +15,7 @@ from bundle_commands import (
     BUNDLE_NAMES,
     BUNDLES_FOLDER,
     SEEDS,
+    STAGES,
     assert_refused_in_one_line,
     dice,
     monai_command,
@@ -190,6 +191,22 @@ def test_a_bundle_copied_alone_works_from_its_own_folder(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == len(SEEDS)
+
+
+@pytest.mark.parametrize("name", sorted({*BUNDLE_NAMES} - {"lesion_ensemble"}))
+def test_weights_of_another_network_are_refused_in_one_line(
+    name: str, tree: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.pt"
+    torch.save({"0.weight": torch.zeros(3)}, other)
+    evaluation = STAGES[name][1]
+    done = run_configs(
+        *(BUNDLES_FOLDER / name, evaluation, "--dataset_dir", tree, "--checkpoint", other),
+        *("--output_dir", tmp_path / "out"),
+        cwd=tmp_path,
+    )
+    assert_refused_in_one_line(done, other)
+    assert not list(tmp_path.rglob("*.csv"))
 
 
 @pytest.mark.parametrize("name", BUNDLE_NAMES)
