@@ -143,15 +143,13 @@ def _state(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 def _mean(checkpoints: Sequence[Path]) -> dict[str, torch.Tensor]:
     states = [_state(checkpoint) for checkpoint in checkpoints]
-    first = states[0]
-    for checkpoint, state in zip(checkpoints, states, strict=True):
-        if {key: value.shape for key, value in state.items()} != {
-            key: value.shape for key, value in first.items()
-        }:
+    shapes = [{key: value.shape for key, value in state.items()} for state in states]
+    for checkpoint, found in zip(checkpoints, shapes, strict=True):
+        if found != shapes[0]:
             raise ValueError(f"{checkpoint} holds another network than {checkpoints[0]}")
     return {
         key: torch.stack([state[key].float() for state in states]).mean(0).to(value.dtype)
-        for key, value in first.items()
+        for key, value in states[0].items()
     }
 
 
