@@ -59,7 +59,7 @@ SMALL_TRAINING: dict[str, dict[str, Any]] = {
 
 def monai_command(command: str, *options: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command of ``python -m monai.bundle``."""
-    return run_warm_python("-m", "monai.bundle", command, *options, cwd=cwd)
+    return run_warm_python("monai.bundle", command, *options, cwd=cwd)
 
 
 def run_python(
@@ -78,13 +78,13 @@ def run_python(
 
 
 def run_warm_python(
-    *words: object, cwd: Path, timeout_s: int = 600, stdin: str = ""
+    *words: object, cwd: Path, timeout_s: int = 600
 ) -> subprocess.CompletedProcess[str]:
-    """Run a module after -m or a file as `run_python` does, with MONAI imported already."""
+    """Run a module as ``run_python("-m", ...)`` does, with MONAI imported already."""
     with tempfile.TemporaryDirectory() as folder:
-        streams = {name: Path(folder, name) for name in ("stdin", "stdout", "stderr")}
-        for name, file in streams.items():
-            file.write_text(stdin if name == "stdin" else "")
+        streams = {name: Path(folder, name) for name in ("stdout", "stderr")}
+        for file in streams.values():
+            file.touch()
         command = {
             "words": list(map(str, words)),
             "folder": str(cwd),

@@ -1,10 +1,10 @@
 """The commands on each bundle's card run as written, in a folder that holds the bundle alone."""
 
 import ast
-import json
 import re
 import shlex
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from tools.bundles.release import release, release_member
 from tools.datasets import __main__ as datasets
 from tools.datasets import diagnosed
 
-RUNNER = Path(__file__).with_name("run_commands.py")
 WORKING_FOLDERS = (
     *("OUTPUT", "MASKS", "RESULTS", "DETECTOR", "CLASSIFIER", "FINE_TUNED", "COLLECTIONS"),
     "STAGE_1",
@@ -177,8 +176,16 @@ def _prepared(
 
 def _run(commands: list[dict[str, Any]], folder: Path) -> None:
     assert commands
-    done = run_warm_python(RUNNER, cwd=folder, timeout_s=1800, stdin=json.dumps(commands))
-    assert done.returncode == 0, done.stderr[-3000:]
+    for command in commands:
+        python, option, module, *arguments = command["words"]
+        assert (python, option) == ("python", "-m"), command
+        before = time.time()
+        done = run_warm_python(module, *arguments, cwd=folder)
+        assert done.returncode == 0, f"{done.stderr[-3000:]}\nof: {' '.join(command['words'])}"
+        pattern = folder / command["writes"]
+        written = pattern.parent.glob(pattern.name)
+        # File systems may round times down.
+        assert any(path.stat().st_mtime > before - 1 for path in written), command
 
 
 def _release_untrained(bundle: Path, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """Run ``python -m`` commands, each in a fork of one process that has imported MONAI already.
 
 Importing MONAI takes seconds, forking a process that has done so takes none. Each line of standard
-input is a command as JSON: the "words" after ``python``, its "folder", the files that it has as
-"stdin", "stdout" and "stderr", and "timeout_s". A line with its exit code answers.
+input is a command as JSON: the "words" after ``python -m``, its "folder", the files that it writes
+"stdout" and "stderr" to, and "timeout_s". A line with its exit code answers.
 """
 
 import importlib
@@ -43,23 +43,19 @@ def main() -> None:
 
 def _take_over(command: dict[str, Any]) -> None:
     os.chdir(command["folder"])
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        opened = os.open(command[name], os.O_RDONLY if number == 0 else os.O_WRONLY)
+    streams = (os.devnull, command["stdout"], command["stderr"])
+    for number, name in enumerate(streams):
+        opened = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY)
         os.dup2(opened, number)
         os.close(opened)
     signal.alarm(command["timeout_s"])
 
 
 def _run(words: Sequence[str]) -> None:
-    """Run a module after -m or a file, with the path and the arguments that Python gives it."""
-    if words[0] == "-m":
-        sys.path.insert(0, str(Path.cwd()))
-        sys.argv = list(words[1:])
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.path.insert(0, str(Path(words[0]).parent))
-        sys.argv = list(words)
-        runpy.run_path(words[0], run_name="__main__")
+    """Run a module with the path and the arguments that Python gives it."""
+    sys.path.insert(0, str(Path.cwd()))
+    sys.argv = list(words)
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
