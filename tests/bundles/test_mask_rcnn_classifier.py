@@ -379,7 +379,7 @@ def test_both_stages_train_evaluate_and_infer(folder: Path, tmp_path: Path) -> N
         BUNDLE,
         "train classify",
         *(*options, "--output_dir", second, "--max_epochs", 2, "--val_interval", 2),
-        *("--segmentation_checkpoint", first / "model.pt"),
+        *("--segmentation_checkpoint", first / "model.pt", "--bfloat16", True),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
