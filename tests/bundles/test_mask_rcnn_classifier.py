@@ -218,6 +218,18 @@ def test_anchors_of_another_number_of_levels_are_refused() -> None:
         package.mask_rcnn(package.resnet_pyramid("resnet18"), anchor_sizes=[[4]] * 4)
 
 
+def test_the_finest_level_of_the_pyramid_sees_every_pixel() -> None:
+    backbone = parsed(BUNDLE, "train").get_parsed_content("backbone").eval()
+    finest: list[torch.Tensor] = []
+    seen: list[torch.Tensor] = []
+    backbone.decoder[-1].register_forward_hook(lambda *call: finest.append(call[-1]))
+    backbone.lateral[0].register_forward_pre_hook(lambda _, call: seen.append(call[0]))
+    with torch.no_grad():
+        backbone(torch.rand(1, 1, 64, 96))
+    channels = 4 * finest[0].shape[1]
+    assert torch.equal(nn.functional.pixel_shuffle(seen[0][:, :channels], 2), finest[0])
+
+
 def test_training_starts_from_a_network_of_single_slices(tmp_path: Path) -> None:
     slices = parsed(BUNDLES_FOLDER / "lesion_segmentation_2d", "inference")
     torch.manual_seed(5)

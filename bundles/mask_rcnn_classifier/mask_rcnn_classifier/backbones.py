@@ -20,8 +20,8 @@ class UNetPyramid(nn.Module):
     """The decoder of a U-Net as a feature pyramid.
 
     Its levels have a half, a fourth and so on of the slice's resolution, down to the lowest level
-    of the decoder, and one more that is pooled from that. The map of full resolution is averaged
-    into the first level.
+    of the decoder, and one more that is pooled from that. The map of full resolution goes into the
+    first level, the four pixels of each of its places as channels, so that no detail is lost.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class UNetPyramid(nn.Module):
         self.encoder = nn.ModuleList(encoder)
         self.decoder = nn.ModuleList(decoder)
         first, *others = unet.channels[: len(encoder) - 1]
-        widths = [unet.out_channels + first, *others]
+        widths = [4 * unet.out_channels + first, *others]
         self.lateral = nn.ModuleList(Conv2dNormActivation(width, channels) for width in widths)
         self.out_channels = channels
         self.levels = len(widths) + 1
@@ -64,7 +64,7 @@ class UNetPyramid(nn.Module):
         for number, block in enumerate(self.decoder):
             x = block(torch.cat([skips[-1 - number], x], dim=1))
             maps.append(x)
-        maps[-2] = torch.cat([F.avg_pool2d(maps[-1], 2), maps[-2]], dim=1)
+        maps[-2] = torch.cat([F.pixel_unshuffle(maps[-1], 2), maps[-2]], dim=1)
         pyramid: dict[str, torch.Tensor] = {}
         for level, lateral in enumerate(self.lateral):
             x = lateral(maps[-2 - level])
