@@ -346,9 +346,39 @@ def test_figures_follow_the_papers_equations() -> None:
 
 def test_the_illest_slices_speak_for_a_study() -> None:
     control, ill = [0.1, 0.1, 0.9], [0.8, 0.3, 0.1]
-    assert package.aggregate_slices([control] * 8 + [ill] * 2) == (0, pytest.approx(ill))
+    assert package.aggregate_slices([control] * 5 + [ill] * 5) == (0, pytest.approx(ill))
     assert package.aggregate_slices([control] * 10)[0] == 2
     assert package.aggregate_slices([ill])[0] == 0
+
+
+def test_a_study_is_measured_by_all_of_its_slices(tmp_path: Path) -> None:
+    ill, healthy = [4.0, -4.0, -4.0], [-4.0, -4.0, 4.0]
+    metrics = package.ClassificationMetrics(str(tmp_path))
+    engine = Engine(lambda _, batch: batch)
+    metrics.attach(engine)
+    # One slice in thirty shows the disease; the others have no say in the figures of slices.
+    engine.state.batch = {"name": ["a"] * 30, "shows": [True] + [False] * 29}
+    logits = torch.tensor([ill] + [healthy] * 29)
+    engine.state.output = {"pred": logits, "label": torch.zeros(30, dtype=torch.int64)}
+    engine.fire_event(Events.ITERATION_COMPLETED)
+    engine.fire_event(Events.EPOCH_COMPLETED)
+    assert engine.state.metrics["accuracy"] == 1
+    assert engine.state.metrics["study_accuracy"] == 0
+    for file, expected in {"slices.csv": ["COVID-19"], "studies.csv": ["control"]}.items():
+        with (tmp_path / file).open() as stream:
+            assert [row["class"] for row in csv.DictReader(stream)] == expected
+
+
+def test_whole_studies_keep_slices_that_show_no_disease(folder: Path) -> None:
+    parser = parsed(BUNDLE, "train classify", dataset_dir=str(folder))
+    read = parser.get_parsed_content("read_study")
+    studies = package.find_studies(folder)
+    some = package.read_slices(studies, read, lesions_only=False, smallest=20)
+    whole = package.read_slices(studies, read, lesions_only=False, smallest=20, whole=True)
+    assert all(item["shows"] for item in some)
+    kept = [(item["name"], item["slice"]) for item in some]
+    assert kept == [(item["name"], item["slice"]) for item in whole if item["shows"]]
+    assert len(whole) > len(some)
 
 
 def test_images_are_drawn_evenly_and_by_the_seed() -> None:

@@ -22,7 +22,7 @@ CLASSES = ("COVID-19", "common pneumonia", "control")
 CONTROL = CLASSES.index("control")
 # Disease shows in some slices only: this share of them, those least like a control, speaks for
 # the study.
-SPEAKING_SHARE = 0.2
+SPEAKING_SHARE = 0.5
 MAX_SLICE_SIZE = 1024
 
 

@@ -67,6 +67,7 @@ def read_slices(
     *,
     lesions_only: bool,
     smallest: int,
+    whole: bool = False,
 ) -> list[dict[str, Any]]:
     """Read studies and take them apart into slices.
 
@@ -81,12 +82,14 @@ def read_slices(
     smallest
         Pixels of lesion that make a slice show the disease of its study; slices of ill studies
         below that are left out (paper 2.2: only slices with observable infection).
+    whole
+        Leave out nothing, as where a study is to be told by all of its slices.
 
     Returns
     -------
     list of dict
         "name" of the study, "slice" index, "image" (1, rows, columns) float16, "opacity" uint8,
-        "category".
+        "category"; "shows" is False for a slice that is left out unless `whole`.
     """
     slices = []
     for study in tqdm(list(studies), desc="reading", unit=" studies", disable=None):
@@ -95,7 +98,7 @@ def read_slices(
             opacity = torch.as_tensor(np.asarray(volume["opacity"][..., index]), dtype=torch.uint8)
             ill = int((opacity > 0).sum()) >= smallest
             control = study["category"] == CONTROL and not lesions_only
-            if ill or control:
+            if ill or control or whole:
                 image = torch.as_tensor(np.asarray(volume["image"][..., index]))
                 slices.append(
                     {
@@ -104,6 +107,7 @@ def read_slices(
                         "image": image.half(),
                         "opacity": opacity,
                         "category": study["category"],
+                        "shows": ill or control,
                     }
                 )
     return slices

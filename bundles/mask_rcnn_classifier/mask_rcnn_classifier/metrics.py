@@ -140,7 +140,8 @@ class ClassificationMetrics:
     """Sensitivity and PPV of each class, accuracy and weighted F1 (paper, equations 3 to 6).
 
     Reads "pred" (slices, classes) logits and "label" (slices,) from an engine's output, and the
-    studies' names from its batch; measures slices, and studies by `aggregate_slices`.
+    studies' names from its batch; measures the slices that show their study's class ("shows" of
+    the batch), and studies by `aggregate_slices` of all that there are.
 
     Parameters
     ----------
@@ -151,7 +152,8 @@ class ClassificationMetrics:
 
     def __init__(self, output_dir: str | None = None) -> None:
         self.output_dir = output_dir
-        self.rows: list[Judged] = []
+        # With each whether it shows its study's class.
+        self.rows: list[tuple[Judged, bool]] = []
 
     def attach(self, engine: Engine) -> None:
         """Listen to an evaluator."""
@@ -162,12 +164,15 @@ class ClassificationMetrics:
     def _add(self, engine: Engine) -> None:
         probabilities = engine.state.output["pred"].sigmoid().tolist()
         labels = engine.state.output["label"].tolist()
-        self.rows += list(zip(engine.state.batch["name"], probabilities, labels, strict=True))
+        batch = engine.state.batch
+        judged = zip(batch["name"], probabilities, labels, strict=True)
+        self.rows += list(zip(judged, batch["shows"], strict=True))
 
     def _finish(self, engine: Engine) -> None:
-        slices = gathered(self.rows)
+        rows = gathered(self.rows)
+        slices = [judged for judged, shows in rows if shows]
         of_study: dict[str, tuple[list[list[float]], int]] = {}
-        for name, probabilities, label in slices:
+        for (name, probabilities, label), _ in rows:
             of_study.setdefault(name, ([], label))[0].append(probabilities)
         studies = [
             (name, aggregate_slices(rows)[1], label) for name, (rows, label) in of_study.items()
@@ -207,7 +212,7 @@ def classification_figures(truth: ArrayLike, predicted: ArrayLike) -> dict[str, 
     return figures
 
 
-def aggregate_slices(probabilities: ArrayLike, share: float = 0.2) -> tuple[int, list[float]]:
+def aggregate_slices(probabilities: ArrayLike, share: float = 0.5) -> tuple[int, list[float]]:
     """Decide on a study from its slices.
 
     Disease shows in some slices only: the `share` of slices that look least like a control
