@@ -69,7 +69,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "variants/resnet50": {},
         "variants/lesions_first": {},
         "variants/cpu": {},
-        "variants/identification_only": {},
+        "variants/identification_only": {"initial_weights": "models/model.pt"},
     },
     "mask_rcnn_classifier": {
         "variants/s": {},

@@ -266,6 +266,22 @@ def test_the_last_stage_trains_the_head_on_described_studies(folder: Path, tmp_p
         assert torch.equal(after[name], value) == (not name.startswith("identification."))
 
 
+def test_the_last_stage_wants_a_network_that_has_learned_lesions(
+    folder: Path, tmp_path: Path
+) -> None:
+    done = run_configs(
+        BUNDLE,
+        "train variants/identification_only",
+        *("--dataset_dir", folder, *SMALL, "--held_out", "['p2-*']"),
+        *("--output_dir", tmp_path / "output"),
+        cwd=tmp_path,
+    )
+    assert done.returncode != 0
+    assert "--initial_weights STAGE_1/model.pt" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "output").exists()
+
+
 def test_training_starts_from_a_network_of_single_slices(tmp_path: Path) -> None:
     slices = parsed(BUNDLES_FOLDER / "lesion_segmentation_2d", "inference")
     torch.manual_seed(5)
