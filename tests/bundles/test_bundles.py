@@ -98,6 +98,23 @@ def test_fine_tuning_starts_from_the_given_weights(nifti_folder: Path, tmp_path:
         assert told in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", [name for name in BUNDLE_NAMES if name != "lesion_ensemble"])
+def test_inference_refuses_weights_of_another_network(
+    name: str, nifti_folder: Path, tmp_path: Path
+) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
+    done = run_configs(
+        BUNDLES_FOLDER / name,
+        "inference",
+        *("--dataset_dir", nifti_folder, "--output_dir", tmp_path / "out"),
+        *("--checkpoint", tmp_path / "other.pt"),
+        cwd=tmp_path,
+    )
+    assert_refused_in_one_line(done, tmp_path / "other.pt")
+    assert "holds another network" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
 def test_evaluation_tabulates_each_patient(
     bundle: Bundle, nifti_folder: Path, tmp_path: Path
 ) -> None:
