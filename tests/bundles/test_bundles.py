@@ -24,6 +24,7 @@ from bundle_commands import (
     read_mask,
     run_configs,
 )
+from monai.data import MetaTensor
 
 from tools.phantom import Phantom, write_dicom_series
 
@@ -96,6 +97,27 @@ def test_fine_tuning_starts_from_the_given_weights(nifti_folder: Path, tmp_path:
         done = run_configs(folder, "train", *options, "--initial_weights", file, cwd=tmp_path)
         assert_refused_in_one_line(done, file)
         assert told in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "resampled"), [("lesion_segmentation_2d", 2), ("lesion_segmentation_3d", 3)]
+)
+def test_fine_voxels_are_smoothed_before_they_are_sampled(name: str, resampled: int) -> None:
+    point = torch.zeros(1, 41, 45, 49)
+    point[0, 20, 22, 24] = 1
+    voxel_mm = (0.5, 0.8, 1.0)
+    smooth = parsed(BUNDLES_FOLDER / name, "inference").get_parsed_content("anti_alias")
+    spread = smooth(MetaTensor(point, affine=torch.diag(torch.tensor([*voxel_mm, 1.0]))))
+    assert spread.pixdim.tolist() == pytest.approx(voxel_mm)
+    assert float(spread.sum()) == pytest.approx(1, abs=1e-3)
+    for axis, size in enumerate(voxel_mm):
+        others = [other for other in range(3) if other != axis]
+        profile = np.asarray(spread[0].sum(others))
+        place = np.arange(len(profile)) - (20, 22, 24)[axis]
+        # To 2 mm, the Gaussian averaged over each voxel; a network of slices takes them as they are.
+        variance = ((2 / size - 1) / 2) ** 2 + 1 / 12 if axis < resampled else 0
+        assert np.sum(profile * place) == pytest.approx(0, abs=1e-3)
+        assert np.sum(profile * place**2) == pytest.approx(variance, rel=0.05, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in BUNDLE_NAMES if name != "lesion_ensemble"])

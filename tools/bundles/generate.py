@@ -50,6 +50,7 @@ REPEATED_IN_INFERENCE = (
     "bundle_package",
     "axcodes",
     "spacing_mm",
+    "smooth",
     "anti_alias",
     "hu_window",
     "divisor",
