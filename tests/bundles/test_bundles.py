@@ -114,7 +114,7 @@ def test_fine_voxels_are_smoothed_before_they_are_sampled(name: str, resampled: 
         others = [other for other in range(3) if other != axis]
         profile = np.asarray(spread[0].sum(others))
         place = np.arange(len(profile)) - (20, 22, 24)[axis]
-        # To 2 mm, the Gaussian averaged over each voxel; a network of slices takes them as they are.
+        # To 2 mm, a Gaussian averaged over each voxel; slices stay where they are not resampled.
         variance = ((2 / size - 1) / 2) ** 2 + 1 / 12 if axis < resampled else 0
         assert np.sum(profile * place) == pytest.approx(0, abs=1e-3)
         assert np.sum(profile * place**2) == pytest.approx(variance, rel=0.05, abs=1e-6)
