@@ -169,10 +169,10 @@ class ClassificationMetrics:
         self.rows += list(zip(judged, batch["shows"], strict=True))
 
     def _finish(self, engine: Engine) -> None:
-        rows = gathered(self.rows)
-        slices = [judged for judged, shows in rows if shows]
+        everything = gathered(self.rows)
+        slices = [judged for judged, shows in everything if shows]
         of_study: dict[str, tuple[list[list[float]], int]] = {}
-        for (name, probabilities, label), _ in rows:
+        for (name, probabilities, label), _ in everything:
             of_study.setdefault(name, ([], label))[0].append(probabilities)
         studies = [
             (name, aggregate_slices(rows)[1], label) for name, (rows, label) in of_study.items()
