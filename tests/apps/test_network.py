@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from oracle import HU_WINDOW, write_oracle_bundle
 from scipy import ndimage
 
@@ -91,6 +92,82 @@ def test_a_region_is_all_that_is_looked_at(network: SliceNetwork) -> None:
     inside = np.zeros((9, 32, 32), bool)
     inside[2:5, 3:20, 7:30] = True
     assert np.array_equal(probabilities >= 0.5, inside)
+
+
+class Below(torch.nn.Module):
+    """Logits that are positive where the first of three channels is bright."""
+
+    def __init__(self, _: float) -> None:
+        super().__init__()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        assert image.shape[1] == 3
+        return 4 * (image[:, :1] - 0.5)
+
+
+@pytest.mark.parametrize(("slice_mm", "steps"), [(2.0, 2), (3.0, 2), (6.0, 1), (8.0, 1)])
+def test_a_network_may_see_the_slices_around_each(
+    slice_mm: float, steps: int, tmp_path: Path
+) -> None:
+    bundle = write_oracle_bundle(tmp_path / "oracle", 0, Below, context_mm=5.0)
+    network = SliceNetwork.load(bundle)
+    truth = np.zeros((19, 32, 32), bool)
+    truth[[0, 3, 11, 12, 18]] = True
+    view = AxialView.of(_axial(np.where(truth, 400, -900).astype(np.int16), (slice_mm, 2, 2)))
+
+    # A slice that has none below it sees the lowest one.
+    below = truth[np.maximum(np.arange(19) - steps, 0)]
+    assert np.array_equal(network.probabilities(view) >= 0.5, below)
+    region = (slice(5, 19), slice(4, 20), slice(6, 30))
+    assert np.array_equal(network.probabilities(view, region)[region] >= 0.5, below[region])
+
+
+def test_the_first_and_the_last_slice_stand_for_those_beyond(tmp_path: Path) -> None:
+    network = SliceNetwork.load(write_oracle_bundle(tmp_path / "oracle", 0, Below, context_mm=50.0))
+    hu = np.broadcast_to(50 * np.arange(9, dtype=np.int16)[:, None, None], (9, 16, 16))
+    view = AxialView.of(_axial(hu, (5, 2, 2)))
+    low, high = HU_WINDOW
+    seen = torch.cat([image[:, :, 0, 0] for _, image in network.images(view)])
+    assert ((seen * (high - low) + low) / 50).round().tolist() == [[0, i, 8] for i in range(9)]
+
+
+@pytest.mark.parametrize("slice_mm", [1.0, 3.0, 6.0])
+def test_probabilities_may_be_smoothed_along_the_slices(slice_mm: float, tmp_path: Path) -> None:
+    sharp, smooth = (
+        SliceNetwork.load(write_oracle_bundle(tmp_path / name, -400.0, **settings))
+        for name, settings in (("sharp", {}), ("smooth", {"smooth_slices_mm": 3.0}))
+    )
+    hu = np.full((20, 32, 32), -900, np.int16)
+    hu[[0, 9, 10, 19], 5:25, 5:25] = 400
+    view = AxialView.of(_axial(hu, (slice_mm, 2, 2)))
+    region = (slice(2, 9) if slice_mm == 1 else slice(4, 19), slice(4, 20), slice(6, 30))
+    # Thin slices are taken together to 2 mm.
+    sigma = 3.0 / max(slice_mm, 2.0)
+    for part in (None, region):
+        inside = part or ...
+        expected = sharp.probabilities(view, part)
+        expected[inside] = ndimage.gaussian_filter1d(
+            expected[inside].astype(float), sigma, axis=0, mode="nearest"
+        )
+        np.testing.assert_allclose(smooth.probabilities(view, part), expected, atol=1e-3)
+
+
+def test_smoothing_by_nothing_is_none(network: SliceNetwork, tmp_path: Path) -> None:
+    bundle = write_oracle_bundle(tmp_path / "none", -400.0, smooth_slices_mm=0)
+    assert SliceNetwork.load(bundle).smooth_slices_mm == network.smooth_slices_mm == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "length_mm"),
+    [
+        *(("context_mm", value) for value in (0, -5.0, "nan", [5.0], 1e9)),
+        *(("smooth_slices_mm", value) for value in (-5.0, "nan", [5.0], 1e9)),
+    ],
+)
+def test_a_length_without_meaning_is_refused(key: str, length_mm: object, tmp_path: Path) -> None:
+    bundle = write_oracle_bundle(tmp_path / "oracle", -400.0, **{key: length_mm})
+    with pytest.raises(ModelError, match="does not say how to prepare the input"):
+        SliceNetwork.load(bundle)
 
 
 def test_a_missing_or_changed_weight_file_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ct_triage.errors import ModelError
 from ct_triage.network import SliceNetwork
 
 GOOD = {"spacing_mm": [2.0, 2.0], "hu_window": [-1000, 600], "threshold": 0.5, "divisor": 16}
-GOOD["temperature"] = 1.0
+GOOD |= {"temperature": 1.0, "context_mm": 5.0, "smooth_slices_mm": 3.0}
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner)
@@ -51,6 +51,8 @@ def test_specifications(module: torch.jit.ScriptModule, changes: dict, extra: ob
     assert network.hu_window[0] < network.hu_window[1]
     assert network.divisor >= 1
     assert network.temperature > 0
+    assert network.context_mm is None or network.context_mm > 0
+    assert network.smooth_slices_mm >= 0
 
 
 def test_another_file_than_the_hashed_one_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter1d
 
 from ct_triage.errors import ModelError
 from ct_triage.provenance import ModelIdentity
@@ -33,6 +34,7 @@ THIN_SLICE_SHARE = 0.75
 MAX_WINDOW_HU = 32768
 MAX_DIVISOR = 1024
 MIN_TEMPERATURE = 0.01
+MIN_LENGTH_MM, MAX_LENGTH_MM = 0.1, 50.0
 # Slices, rows and columns of a network's grid.
 Region = tuple[slice, slice, slice]
 CPU = torch.device("cpu")
@@ -96,7 +98,7 @@ class SliceNetwork:
     identity : ModelIdentity
         Name, version and weight hash, for the report.
     module : torch.jit.ScriptModule
-        (n, 1, height, width) float32 in [0, 1] to (n, 1, height, width) logits.
+        (n, channels, height, width) float32 in [0, 1] to (n, 1, height, width) logits.
     spacing_mm : tuple of 2 floats
         Pixel spacing (rows, columns) the network was trained at.
     hu_window : tuple of 2 floats
@@ -108,6 +110,11 @@ class SliceNetwork:
     temperature : float
         What an identification logit is divided by, so that its sigmoid is a probability (Guo et
         al. 2017, "On Calibration of Modern Neural Networks").
+    context_mm : float or None
+        About how far below and above a slice the two further slices lie that it sees beside it, as
+        channels in that order; None where it sees each slice alone.
+    smooth_slices_mm : float
+        Deviation of the Gaussian that smooths probabilities along the slices; 0 for none.
     device : torch.device
         Where the module is.
     config : mapping
@@ -122,6 +129,8 @@ class SliceNetwork:
     divisor: int
     config: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
+    context_mm: float | None = None
+    smooth_slices_mm: float = 0.0
     device: torch.device = CPU
 
     @classmethod
@@ -167,6 +176,8 @@ class SliceNetwork:
                 *_specification(config),
                 config=config,
                 temperature=_temperature(config),
+                context_mm=_length_mm(config, "context_mm"),
+                smooth_slices_mm=_length_mm(config, "smooth_slices_mm", shortest=0.0) or 0.0,
                 device=device,
             )
         except KeyError as error:
@@ -216,10 +227,14 @@ class SliceNetwork:
         result = np.zeros(self.grid_shape(view), dtype=np.float16)
         for batch, image in self.images(view, region):
             self.put_probabilities(result, self.run(image), batch, region)
+        if self.smooth_slices_mm:
+            seen = result[region or ...]
+            sigma = self.smooth_slices_mm / self._slice_mm(view)
+            seen[:] = gaussian_filter1d(seen.astype(np.float32), sigma, axis=0, mode="nearest")
         return result
 
     def run(self, image: torch.Tensor) -> Any:
-        """Return what the module makes of images (slices, 1, rows, columns)."""
+        """Return what the module makes of images (slices, channels, rows, columns)."""
         return self.module(image.to(memory_format=torch.channels_last))
 
     def images(
@@ -231,19 +246,44 @@ class SliceNetwork:
         ------
         slices : range
             Which slices of the network's grid.
-        image : float32 tensor (slices, 1, rows, columns)
+        image : float32 tensor (slices, channels, rows, columns)
             In [0, 1] at the network's spacing, padded to its divisor at the bottom and right.
         """
-        shape = self.grid_shape(view)
-        slices, rows, columns = region or (slice(None), slice(None), slice(None))
-        low, high = self.hu_window
-        indices = range(shape[0])[slices]
+        n_slices = self.grid_shape(view)[0]
+        indices = range(n_slices)[region[0] if region else slice(None)]
+        offsets = self._context(view)
+        prepared: dict[int, torch.Tensor] = {}
         for start in range(0, len(indices), BATCH_SLICES):
             batch = indices[start : start + BATCH_SLICES]
-            hu = _sampled_slices(view, batch, shape[0]).to(self.device)
-            image = F.interpolate(hu[:, None], shape[1:], mode="bilinear", antialias=True)
-            image = ((image[..., rows, columns] - low) / (high - low)).clamp(0, 1)
-            yield batch, self._padded(image)
+            context = [[min(max(i + offset, 0), n_slices - 1) for offset in offsets] for i in batch]
+            # Each slice is prepared once and kept as long as later ones look at it.
+            needed = range(context[0][0], context[-1][-1] + 1)
+            if new := range(max([needed.start - 1, *prepared]) + 1, needed.stop):
+                prepared |= zip(new, self._prepared(view, new, region), strict=True)
+            prepared = {index: prepared[index] for index in needed}
+            yield batch, torch.stack([torch.cat([prepared[i] for i in seen]) for seen in context])
+
+    def _context(self, view: AxialView) -> tuple[int, ...]:
+        """Distances from a slice to those that the network sees with it, in slices of its grid."""
+        if self.context_mm is None:
+            return (0,)
+        step = max(1, round(self.context_mm / self._slice_mm(view)))
+        return (-step, 0, step)
+
+    def _slice_mm(self, view: AxialView) -> float:
+        """Distance of the slices of the network's grid."""
+        return view.spacing_mm[0] * len(view.voxels) / self.grid_shape(view)[0]
+
+    def _prepared(self, view: AxialView, slices: range, region: Region | None) -> torch.Tensor:
+        """Return slices of the network's grid as (slices, 1, rows, columns), see `images`."""
+        shape = self.grid_shape(view)
+        _, rows, columns = region or (slice(None), slice(None), slice(None))
+        low, high = self.hu_window
+        hu = _sampled_slices(view, slices, shape[0]).to(self.device)
+        image = F.interpolate(hu[:, None], shape[1:], mode="bilinear", antialias=True)
+        image = ((image[..., rows, columns] - low) / (high - low)).clamp(0, 1)
+        bottom, right = (-size % self.divisor for size in image.shape[-2:])
+        return F.pad(image, (0, right, 0, bottom))
 
     @staticmethod
     def put_probabilities(
@@ -261,10 +301,6 @@ class SliceNetwork:
         _, n_rows, n_columns = target.shape
         probabilities = logits[:, 0, :n_rows, :n_columns].sigmoid()
         target[:] = probabilities.to(torch.float16).cpu().numpy()
-
-    def _padded(self, image: torch.Tensor) -> torch.Tensor:
-        bottom, right = (-size % self.divisor for size in image.shape[-2:])
-        return F.pad(image, (0, right, 0, bottom))
 
     def mask_on_view(
         self, probabilities: npt.NDArray[np.float16], view: AxialView
@@ -416,6 +452,22 @@ def _temperature(config: dict[str, Any]) -> float:
     if not MIN_TEMPERATURE <= temperature <= 1 / MIN_TEMPERATURE:
         raise ValueError("temperature")
     return temperature
+
+
+def _length_mm(config: dict[str, Any], key: str, shortest: float = MIN_LENGTH_MM) -> float | None:
+    """Return a length of an ``inference.json``, None where it has none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it makes no sense.
+    """
+    if config.get(key) is None:
+        return None
+    length_mm = float(config[key])
+    if not shortest <= length_mm <= MAX_LENGTH_MM:
+        raise ValueError(key)
+    return length_mm
 
 
 def _checked_content(file: Path) -> tuple[bytes, str]:
