@@ -64,11 +64,19 @@ def test_a_config_begins_with_others_and_replaces_their_keys(
 
 
 def test_a_config_adds_to_groups_and_lists(read_over: Callable[..., dict]) -> None:
-    config = read_over(**{"+imports": ["b"], "+train": {"epochs": 3}, "+inference": {"c": 4}})
+    config = read_over(
+        **{
+            **{"+imports": ["b"], "+train": {"epochs": 3}, "+inference": {"c": 4}},
+            **{"+train#handlers": [5], "+validate#handlers": [6], "+export#handlers": [7]},
+        }
+    )
     assert config["imports"] == ["a", "b"]
     assert list(config["train"]) == ["steps", "handlers", "epochs"]
     # Nothing to add to yet: MONAI adds it when the bundle runs.
     assert config["+inference"] == {"c": 4}
+    assert config["+export#handlers"] == [7]
+    assert config["train"]["handlers"][2:] == [5]
+    assert config["validate#handlers"][2:] == [6]
 
 
 def test_a_config_changes_and_leaves_out_parts(read_over: Callable[..., dict]) -> None:

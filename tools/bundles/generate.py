@@ -6,8 +6,8 @@ are made from
 
 - a folder with the bundle's name: its configs, and in ``variants/`` and ``members/`` small configs
   that its users lay over those;
-- what these begin with: ``slice_segmentation/``, another bundle's folder, or a folder ``parts/``,
-  of which nothing is written by itself;
+- what these begin with: ``slice_segmentation/``, ``slice_lesions/``, another bundle's folder, or a
+  folder ``parts/``, of which nothing is written by itself;
 - ``common/``: files that are the same in every bundle, and LICENSE of the repository;
 - ``modules/``: Python modules that the packages of some bundles have in common.
 
@@ -60,6 +60,11 @@ REPEATED_IN_INFERENCE = (
     "lung_region",
     "crop_margin",
     "slice_size",
+    "in_channels",
+    "context_mm",
+    "with_context",
+    "smooth_slices_mm",
+    "smooth_slices",
     "unet",
     "head",
     "normalizations",
@@ -155,13 +160,23 @@ def outdated(bundles: Path) -> list[Path]:
 def _lay_over(config: dict[str, Any], own: dict[str, Any]) -> None:
     for key, value in own.items():
         group = key.removeprefix("+")
-        target = group if group in config else key
+        target = group if _has(config, group) else key
         holder, last = _place(config, target)
-        if key.startswith("+") and target in config:
+        if key.startswith("+") and _has(config, target):
             added = isinstance(value, dict)
             holder[last] = {**holder[last], **value} if added else [*holder[last], *value]
         else:
             holder[last] = value
+
+
+def _has(config: dict[str, Any], key: str) -> bool:
+    """Tell whether a config holds a group or a list such as ``train#random_transforms``."""
+    try:
+        holder, last = _place(config, key)
+        holder[last]
+    except LookupError:
+        return False
+    return True
 
 
 def _place(config: dict[str, Any], key: str) -> tuple[Any, Any]:
