@@ -57,6 +57,7 @@ def test_a_healthy_phantom_is_nearly_free_of_lesions(tmp_path: Path) -> None:
     "name",
     [
         "multitask_triage",
+        "lesion_segmentation_2d+multitask_triage",
         pytest.param("lesion_segmentation_3d", marks=pytest.mark.slow),
         pytest.param("lesion_ensemble", marks=pytest.mark.slow),
     ],
@@ -66,7 +67,7 @@ def test_every_other_lesion_bundle_that_ships_runs(name: str, tmp_path: Path) ->
         build_phantom(Grid.axial((32, 160, 160), (10.0, 2.4, 2.4)), "covid19", 7),
         tmp_path / "study",
     )
-    identification = LESION_MODELS[name].identifies
+    identification = any(LESION_MODELS[part].identifies for part in name.split("+"))
     configuration = Configuration.model_validate(
         {"models": {"lesions": name}, "identification": identification}
     )

@@ -19,8 +19,9 @@ import pandas as pd
 from ct_triage.configuration import Configuration
 from ct_triage.errors import TriageError
 from ct_triage.lesion_models import LESION_MODELS
-from ct_triage.lesions import LesionModel
+from ct_triage.lesions import LesionModel, SliceLesionModel
 from ct_triage.lungs import segment_lungs
+from ct_triage.mean_lesions import MeanLesionModel
 from ct_triage.network import SliceNetwork
 from tools.datasets.tree import patient_of
 from tools.evaluate import goals
@@ -43,8 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="volumes to take (all)")
     names = DEFAULTS.models
-    for option, name in (("--bundle", names.lesions), ("--lungs", names.lungs)):
-        parser.add_argument(option, type=Path, default=BUNDLES / name, help=f"folder of a {name}")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        nargs="+",
+        default=[BUNDLES / names.lesions],
+        help=f"folder of a {names.lesions} or another lesion bundle; of several the mean is taken",
+    )
+    parser.add_argument(
+        "--lungs", type=Path, default=BUNDLES / names.lungs, help=f"folder of a {names.lungs}"
+    )
     parser.add_argument("--threshold", type=float, help="of the lesion network (its own)")
     goals.add_pictures(parser)
 
@@ -93,18 +102,27 @@ def _plan(tree: Path, only: list[str] | None, output: Path) -> pd.DataFrame:
 
 
 def _load(arguments: argparse.Namespace) -> tuple[SliceNetwork, LesionModel]:
-    metadata = arguments.bundle / "configs" / "metadata.json"
+    kinds = [_kind(bundle) for bundle in arguments.bundle]
+    min_lesion_ml = DEFAULTS.thresholds.min_lesion_ml
     try:
-        kind = LESION_MODELS[json.loads(metadata.read_text())["name"]]
-    except (OSError, ValueError, LookupError) as error:
-        raise EvaluationError(f"{arguments.bundle}: is no lesion bundle") from error
-    try:
-        return (
-            SliceNetwork.load(arguments.lungs),
-            kind.load(arguments.bundle, arguments.threshold, DEFAULTS.thresholds.min_lesion_ml),
-        )
+        lungs = SliceNetwork.load(arguments.lungs)
+        if len(kinds) == 1:
+            return lungs, kinds[0].load(arguments.bundle[0], arguments.threshold, min_lesion_ml)
+        models = [
+            kind.load(bundle, None, min_lesion_ml)
+            for kind, bundle in zip(kinds, arguments.bundle, strict=True)
+        ]
+        return lungs, MeanLesionModel.of(tuple(models), arguments.threshold, min_lesion_ml)
     except TriageError as error:
         raise EvaluationError(str(error)) from error
+
+
+def _kind(bundle: Path) -> type[SliceLesionModel]:
+    metadata = bundle / "configs" / "metadata.json"
+    try:
+        return LESION_MODELS[json.loads(metadata.read_text())["name"]]
+    except (OSError, ValueError, LookupError) as error:
+        raise EvaluationError(f"{bundle}: is no lesion bundle") from error
 
 
 def _segment(row: dict[str, Any], lung: SliceNetwork, lesion: LesionModel) -> float:

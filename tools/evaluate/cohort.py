@@ -60,6 +60,7 @@ class Study:
     noise_hu: float
     folder: Path
     models: Path
+    lesions: str = Configuration().models.lesions
 
     @property
     def ct(self) -> Path:
@@ -140,7 +141,8 @@ def process(study: Study) -> str:
     make(study)
     if not (study.result / RESULT_FILE).exists():
         try:
-            Pipeline(study.ct, study.result, study.models).run()
+            configuration = Configuration.model_validate({"models": {"lesions": study.lesions}})
+            Pipeline(study.ct, study.result, study.models, configuration).run()
         except TriageError as error:
             raise EvaluationError(f"study {study.name}: {error}") from error
     return study.name

@@ -111,7 +111,8 @@ def plan(
     patients
         Folder and name of the real patients, taken in turn; without any all are phantoms.
     common
-        What all studies share: ``slices``, ``matrix``, ``folder``, ``models``, ``identified_by``.
+        What all studies share: ``slices``, ``matrix``, ``folder``, ``models``, ``lesions``,
+        ``identified_by``.
     """
     diseases = ["covid19"] * graded + [OTHERS[i % len(OTHERS)] for i in range(others)]
     folder = common.pop("folder")
@@ -333,6 +334,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes (2)")
     parser.add_argument("--models", type=Path, default=cohort.BUNDLES, help="folder of the bundles")
     parser.add_argument(
+        "--lesions",
+        default=Configuration().models.lesions,
+        metavar="BUNDLE",
+        help="lesion bundle (%(default)s), or several joined by +",
+    )
+    parser.add_argument(
         "--identify-by",
         default="multitask_triage",
         metavar="BUNDLE",
@@ -353,7 +360,7 @@ def run(arguments: argparse.Namespace) -> Report:
     output, models = arguments.output.resolve(), arguments.models.resolve()
     identified_by = None if arguments.identify_by == "none" else arguments.identify_by
     names = Configuration().models
-    used = [names.lungs, names.lesions, *([identified_by] if identified_by else [])]
+    used = [names.lungs, *arguments.lesions.split("+"), *([identified_by] if identified_by else [])]
     keep_settings(
         output,
         {
@@ -372,6 +379,7 @@ def run(arguments: argparse.Namespace) -> Report:
         matrix=arguments.matrix,
         folder=output / "studies",
         models=models,
+        lesions=arguments.lesions,
         identified_by=identified_by,
     )
     cohort.process_all(studies, arguments.workers, arguments.quiet, process)

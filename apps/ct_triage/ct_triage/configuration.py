@@ -19,6 +19,10 @@ DEFAULT_CT_CLASS_BOUNDS = (0.25, 0.5, 0.75)
 
 # A folder below the models folder, never a path that leads out of it.
 BundleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+# One, or several joined by +, whose mean is taken.
+BundleNames = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(\+[A-Za-z0-9][A-Za-z0-9_.-]*)*$")
+]
 # Long String of PS3.5 6.2 in characters that every character set has.
 LongString = Annotated[str, Field(pattern=r"^[!-\[\]-~][ -\[\]-~]{0,63}$")]
 
@@ -40,8 +44,8 @@ class Models(StrictModel):
 
     lungs: BundleName = "lung_segmentation"
     """Lung model."""
-    lesions: BundleName = "lesion_segmentation_2d"
-    """Lesion model."""
+    lesions: BundleNames = "lesion_segmentation_2d"
+    """Lesion model; of several, joined by +, the mean of their probabilities is taken."""
     slices: BundleName = "mask_rcnn_classifier"
     """Slice classifier, which runs where ``slice_classification`` is true."""
 

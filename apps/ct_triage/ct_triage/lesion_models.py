@@ -5,6 +5,7 @@ from pathlib import Path
 from ct_triage.configuration import Configuration
 from ct_triage.errors import ConfigurationError
 from ct_triage.lesions import LesionModel, MultitaskLesionModel, SliceLesionModel
+from ct_triage.mean_lesions import MeanLesionModel
 from ct_triage.volume_lesions import EnsembleLesionModel, VolumeLesionModel
 
 # By the name of the bundle, which is the name of its folder.
@@ -18,6 +19,8 @@ LESION_MODELS: dict[str, type[SliceLesionModel]] = {
 
 def load_lesion_model(folder: Path, configuration: Configuration) -> LesionModel:
     """Load the lesion model that a configuration names, with the threshold that it sets.
+
+    Of several, joined by +, the mean is taken.
 
     Parameters
     ----------
@@ -34,19 +37,29 @@ def load_lesion_model(folder: Path, configuration: Configuration) -> LesionModel
     ModelError
         If the bundle is missing or broken.
     """
-    name = configuration.models.lesions
-    kind = LESION_MODELS.get(name)
-    if kind is None:
+    names = configuration.models.lesions.split("+")
+    unknown = [name for name in names if name not in LESION_MODELS]
+    if unknown:
         raise ConfigurationError(
-            f"models.lesions: no lesion model is called {name}; choose one of"
-            f" {', '.join(LESION_MODELS)}"
+            f"models.lesions: no lesion model is called {unknown[0]}; choose one of"
+            f" {', '.join(LESION_MODELS)}, or several joined by +"
         )
-    if configuration.identification and not kind.identifies:
+    if len(set(names)) < len(names):
+        raise ConfigurationError(
+            f"models.lesions: {configuration.models.lesions} names a model twice; leave one out"
+        )
+    kinds = {name: LESION_MODELS[name] for name in names}
+    if configuration.identification and not any(kind.identifies for kind in kinds.values()):
         able = ", ".join(key for key, model in LESION_MODELS.items() if model.identifies)
         raise ConfigurationError(
-            f"identification: {name} does not identify COVID-19; set models.lesions to {able} or"
-            " identification to false"
+            f"identification: {configuration.models.lesions} does not identify COVID-19; set"
+            f" models.lesions to {able}, alone or joined to others by +, or identification to false"
         )
-    return kind.load(
-        folder / name, configuration.lesion_threshold, configuration.thresholds.min_lesion_ml
+    threshold, min_lesion_ml = (
+        configuration.lesion_threshold,
+        configuration.thresholds.min_lesion_ml,
     )
+    if len(names) == 1:
+        return kinds[names[0]].load(folder / names[0], threshold, min_lesion_ml)
+    models = tuple(kind.load(folder / name, None, min_lesion_ml) for name, kind in kinds.items())
+    return MeanLesionModel.of(models, threshold, min_lesion_ml)

@@ -43,9 +43,6 @@ class Lesions:
 class LesionModel(Protocol):
     """One way to find lesions; each kind of bundle has a class of its own."""
 
-    identifies: ClassVar[bool]
-    """Whether it gives a probability of COVID-19."""
-
     @property
     def identity(self) -> ModelIdentity:
         """Name, version and weight hash."""
@@ -73,6 +70,7 @@ class SliceLesionModel:
     network: SliceNetwork
     min_lesion_ml: float = 0.0
     identifies: ClassVar[bool] = False
+    """Whether it gives a probability of COVID-19."""
     sees_body: ClassVar[bool] = True
     """Whether it looks at the whole body in the lungs' slices, as in its training.
 
@@ -116,19 +114,24 @@ class SliceLesionModel:
         """Find the lesions inside the lungs, both on the volume's grid."""
         view = AxialView.of(volume)
         lungs_on_view = view.of_mask(lungs)
-        region = lung_region(view, lungs_on_view, self.network)
-        if region is None:
+        seen = self.look(view, lungs_on_view)
+        if seen is None:
             return Lesions(np.zeros_like(lungs))
-        if self.sees_body and (body := body_region(view, self.network)):
-            region = (region[0], *body[1:])
-        probabilities, covid19_probability = self.predict(view, region)
-        spacing_mm = _spacing_mm(view, probabilities.shape)
-        min_voxels = self.min_lesion_ml * 1000.0 / float(spacing_mm.prod())
-        small = _small_pieces(probabilities >= self.network.threshold, min_voxels)
-        probabilities[small] = 0
-        mask = self.network.mask_on_view(probabilities, view)
+        probabilities, covid19_probability = seen
+        mask = lesion_mask(probabilities, view, self.network, self.min_lesion_ml)
         mask &= lungs_on_view
         return Lesions(view.on_source_grid(mask), covid19_probability)
+
+    def look(
+        self, view: AxialView, lungs_on_view: BoolMask
+    ) -> tuple[npt.NDArray[np.float16], float | None] | None:
+        """Look at what the lungs need, and return what `predict` does; None without lungs."""
+        region = lung_region(view, lungs_on_view, self.network)
+        if region is None:
+            return None
+        if self.sees_body and (body := body_region(view, self.network)):
+            region = (region[0], *body[1:])
+        return self.predict(view, region)
 
     def predict(
         self, view: AxialView, region: Region
@@ -175,6 +178,31 @@ class MultitaskLesionModel(SliceLesionModel):
         slices = range(batches[0].start, batches[-1].stop)
         self.network.put_probabilities(result, logits, slices, region)
         return result, covid19_probability
+
+
+def lesion_mask(
+    probabilities: npt.NDArray[np.float16],
+    view: AxialView,
+    network: SliceNetwork,
+    min_lesion_ml: float,
+) -> BoolMask:
+    """Return the lesions on a view, without pieces that are too small.
+
+    Parameters
+    ----------
+    probabilities : float16 array ``network.grid_shape(view)``
+        Becomes 0 in those pieces.
+    view : AxialView
+        The volume.
+    network : SliceNetwork
+        Has the threshold.
+    min_lesion_ml : float
+        Smaller connected pieces are left out as noise.
+    """
+    spacing_mm = _spacing_mm(view, probabilities.shape)
+    min_voxels = min_lesion_ml * 1000.0 / float(spacing_mm.prod())
+    probabilities[_small_pieces(probabilities >= network.threshold, min_voxels)] = 0
+    return network.mask_on_view(probabilities, view)
 
 
 def lung_region(view: AxialView, lungs_on_view: BoolMask, network: SliceNetwork) -> Region | None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -71,12 +71,17 @@ class ModelIdentity:
     version : str
         Version of the bundle.
     sha256 : str
-        Hash of the weight file, 64 hexadecimal digits; of an ensemble that of its files' hashes.
+        Hash of the weight file, 64 hexadecimal digits; of several files see `hash_of_hashes`.
     """
 
     name: str
     version: str
     sha256: str
+
+
+def hash_of_hashes(hashes: Iterable[str]) -> str:
+    """Hash what ``sha256sum`` says of several files, one a line without the names."""
+    return hashlib.sha256("".join(f"{one}\n" for one in hashes).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from ct_triage.errors import ConfigurationError, ModelError
 from ct_triage.lesions import SliceLesionModel
 from ct_triage.network import BATCH_SLICES, AxialView, Region, SliceNetwork
+from ct_triage.provenance import hash_of_hashes
 
 # As the bundles' own inference has it.
 WINDOW_OVERLAP = 0.25
@@ -100,10 +100,8 @@ class EnsembleLesionModel(SliceLesionModel):
         members = tuple(
             Member(SliceNetwork.load(bundle, name), plane) for name, plane in files.items()
         )
-        # sha256sum of the files' hashes, one a line, in their order.
         hashes = [rule.identity.sha256, *(member.network.identity.sha256 for member in members)]
-        whole = sha256("".join(f"{one}\n" for one in hashes).encode()).hexdigest()
-        identity = replace(rule.identity, sha256=whole)
+        identity = replace(rule.identity, sha256=hash_of_hashes(hashes))
         return cls(replace(rule, identity=identity), min_lesion_ml, members)
 
     @property

@@ -1,5 +1,6 @@
 """Figures against goals: exact on painted masks, by patient, and the same from the application."""
 
+import json
 from pathlib import Path
 
 import matplotlib.image
@@ -136,12 +137,19 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_application_is_right_with_networks_that_are(tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names", [["lesion_segmentation_2d"], ["lesion_segmentation_2d", "multitask_triage"]]
+)
+def test_the_application_is_right_with_networks_that_are(
+    names: list[str], tree: Path, tmp_path: Path
+) -> None:
     models = write_oracle_models(tmp_path / "models")
-    configs = models / "lesion_segmentation_2d" / "configs"
-    configs.mkdir()
-    (configs / "metadata.json").write_text('{"name": "lesion_segmentation_2d"}')
-    options = ["--lungs", str(models / "lung_segmentation"), "--bundle", str(configs.parent)]
+    for name in names:
+        configs = models / name / "configs"
+        configs.mkdir()
+        (configs / "metadata.json").write_text(json.dumps({"name": name}))
+    options = ["--lungs", str(models / "lung_segmentation"), "--threshold", "0.5"]
+    options += ["--bundle", *(str(models / name) for name in names)]
     out = tmp_path / "out"
     assert main(["application", str(tree), *options, "--output", str(out), "--quiet"]) == 0
     cases = pd.read_csv(out / "cases.csv")

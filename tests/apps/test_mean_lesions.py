@@ -1,0 +1,133 @@
+"""Several lesion models: lesion is where the mean of their probabilities reaches a threshold."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from oracle import HU_WINDOW, MultitaskThreshold, write_oracle_bundle
+from scipy.special import expit
+
+from ct_triage.configuration import Configuration
+from ct_triage.errors import ConfigurationError
+from ct_triage.lesion_models import load_lesion_model
+from ct_triage.lesions import LesionModel
+from ct_triage.provenance import hash_of_hashes
+from ct_triage.volume import Volume
+
+SLICES, MULTITASK = "lesion_segmentation_2d", "multitask_triage"
+BOTH = f"{SLICES}+{MULTITASK}"
+LUNG_HU = -800
+LESIONS_HU = {"faint": -500, "middle": -200, "dense": 300}
+BOUNDS_HU = {SLICES: -400.0, MULTITASK: 100.0}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_oracle_bundle(folder / SLICES, BOUNDS_HU[SLICES])
+    write_oracle_bundle(folder / MULTITASK, BOUNDS_HU[MULTITASK], MultitaskThreshold)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study() -> tuple[Volume, np.ndarray]:
+    """A lung of 2 mm voxels that holds three blocks."""
+    hu = np.full((10, 96, 96), 40, np.int16)
+    lungs = np.zeros(hu.shape, bool)
+    lungs[1:9, 16:80, 16:80] = True
+    hu[lungs] = LUNG_HU
+    for index, block_hu in enumerate(LESIONS_HU.values()):
+        hu[3:7, 30:50, 20 + 18 * index : 32 + 18 * index] = block_hu
+    return Volume(hu, np.eye(4)[[2, 1, 0, 3]] * [2, 2, 2, 1], ()), lungs
+
+
+def _load(models: Path, lesions: str = BOTH, **settings: Any) -> LesionModel:
+    return load_lesion_model(
+        models, Configuration.model_validate({"models": {"lesions": lesions}, **settings})
+    )
+
+
+def _mean(hu: float) -> float:
+    width = HU_WINDOW[1] - HU_WINDOW[0]
+    return float(np.mean([expit(4 * (hu - bound) / width) for bound in BOUNDS_HU.values()]))
+
+
+def test_lesion_is_where_the_mean_reaches_the_threshold(
+    models: Path, study: tuple[Volume, np.ndarray]
+) -> None:
+    volume, lungs = study
+    means = {name: _mean(hu) for name, hu in LESIONS_HU.items()}
+    assert _mean(LUNG_HU) < means["faint"] < means["middle"] < means["dense"]
+    for name, hu in LESIONS_HU.items():
+        threshold = means[name] - 0.005
+        found = _load(models, thresholds={"lesion": threshold}).find(volume, lungs)
+        assert np.array_equal(found.mask, lungs & (volume.voxels >= hu))
+
+
+def test_the_order_of_models_changes_nothing(
+    models: Path, study: tuple[Volume, np.ndarray]
+) -> None:
+    first, second = (
+        _load(models, lesions, thresholds={"lesion": 0.45}).find(*study)
+        for lesions in (BOTH, f"{MULTITASK}+{SLICES}")
+    )
+    assert first.mask.any()
+    assert np.array_equal(first.mask, second.mask)
+    assert first.covid19_probability == second.covid19_probability
+
+
+def test_it_identifies_as_the_model_that_identifies(
+    models: Path, study: tuple[Volume, np.ndarray]
+) -> None:
+    found = _load(models, identification=True).find(*study)
+    alone = _load(models, MULTITASK, identification=True).find(*study)
+    assert found.covid19_probability == alone.covid19_probability is not None
+
+
+def test_without_lungs_there_are_no_lesions(models: Path, study: tuple[Volume, np.ndarray]) -> None:
+    volume, lungs = study
+    found = _load(models, identification=True).find(volume, np.zeros_like(lungs))
+    assert not found.mask.any()
+    assert found.covid19_probability is None
+
+
+def test_small_pieces_are_left_out(models: Path, study: tuple[Volume, np.ndarray]) -> None:
+    # A block has 7.7 ml.
+    thresholds = {"lesion": _mean(LESIONS_HU["dense"]) - 0.005, "min_lesion_ml": 8.0}
+    assert not _load(models, thresholds=thresholds).find(*study).mask.any()
+
+
+def test_it_goes_by_the_names_versions_and_weights_of_all(models: Path) -> None:
+    both = _load(models)
+    alone = [_load(models, name).identity for name in (SLICES, MULTITASK)]
+    assert both.identity.name == "+".join(identity.name for identity in alone)
+    assert both.identity.version == "1.2.3+1.2.3"
+    assert both.identity.sha256 == hash_of_hashes(identity.sha256 for identity in alone)
+    assert both.threshold == 0.25
+
+
+@pytest.mark.parametrize(
+    ("lesions", "told"),
+    [
+        (f"{SLICES}+lesion_ensemble", "lesion_ensemble decides by vote"),
+        (f"{SLICES}+{SLICES}", "names a model twice"),
+        (f"{SLICES}+unknown", "no lesion model is called unknown"),
+    ],
+)
+def test_what_cannot_be_averaged_is_refused(lesions: str, told: str, oracle_models: Path) -> None:
+    with pytest.raises(ConfigurationError, match=told.replace("+", r"\+")):
+        _load(oracle_models, lesions)
+
+
+def test_networks_of_other_pixels_are_not_averaged(tmp_path: Path) -> None:
+    write_oracle_bundle(tmp_path / SLICES, 0)
+    write_oracle_bundle(tmp_path / MULTITASK, 0, MultitaskThreshold, spacing_mm=[1.0, 1.0])
+    with pytest.raises(ConfigurationError, match="differ in size"):
+        _load(tmp_path)
+
+
+@pytest.mark.parametrize("lesions", ["a+", "+a", "a++b", "a/b+c", "a+../b"])
+def test_names_of_models_are_no_paths(lesions: str) -> None:
+    with pytest.raises(ValueError, match=r"models\.lesions"):
+        Configuration.model_validate({"models": {"lesions": lesions}})
