@@ -26,6 +26,8 @@ from bundle_commands import (
 )
 from monai.data import MetaTensor
 
+from ct_triage.network import AxialView, SliceNetwork
+from ct_triage.volume import Volume
 from tools.phantom import Phantom, write_dicom_series
 
 # What each bundle marks, and the Dice that its shipped weights reach on a phantom at least.
@@ -118,6 +120,45 @@ def test_fine_voxels_are_smoothed_before_they_are_sampled(name: str, resampled: 
         variance = ((2 / size - 1) / 2) ** 2 + 1 / 12 if axis < resampled else 0
         assert np.sum(profile * place) == pytest.approx(0, abs=1e-3)
         assert np.sum(profile * place**2) == pytest.approx(variance, rel=0.05, abs=1e-6)
+
+
+@pytest.mark.parametrize("slice_mm", [1.6, 2.5, 3.0, 6.0, 12.0])
+def test_the_slices_around_each_are_those_that_the_application_takes(slice_mm: float) -> None:
+    folder = BUNDLES_FOLDER / "lesion_segmentation_2d"
+    config = parsed(folder, "inference")
+    hu = np.random.default_rng(0).integers(-900, 200, (17, 32, 64), dtype=np.int16)
+    # Rows, columns and slices run to the back, to the left and to the head.
+    low, high = config.get_parsed_content("hu_window")
+    unit = (torch.from_numpy(hu).float().permute(1, 2, 0)[None] - low) / (high - low)
+    spacing = torch.diag(torch.tensor([2.0, 2.0, slice_mm, 1.0]))
+    channels = config.get_parsed_content("with_context")(MetaTensor(unit, affine=spacing))
+
+    affine = np.diag([slice_mm, 2.0, 2.0, 1.0])[[2, 1, 0, 3]]
+    view = AxialView.of(Volume(hu, affine, ()))
+    images = [image for _, image in SliceNetwork.load(folder).images(view)]
+    torch.testing.assert_close(
+        channels.as_tensor().permute(3, 0, 1, 2), torch.cat(images).cpu(), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("slice_mm", [1.5, 3.0])
+def test_probabilities_spread_to_the_slices_around(slice_mm: float) -> None:
+    config = parsed(BUNDLES_FOLDER / "lesion_segmentation_2d", "inference")
+    smooth = config.get_parsed_content("smooth_slices")
+    spacing = torch.diag(torch.tensor([2.0, 2.0, slice_mm, 1.0]))
+    point = torch.zeros(1, 3, 4, 41)
+    point[0, 1, 2, 20] = 1
+    spread = smooth(MetaTensor(point, affine=spacing))
+    assert spread.pixdim.tolist() == [2.0, 2.0, slice_mm]
+    line = np.asarray(spread[0, 1, 2])
+    assert line.sum() == pytest.approx(float(spread.sum()), abs=1e-6)
+    assert line.sum() == pytest.approx(1, abs=1e-4)
+    places_mm = slice_mm * (np.arange(41) - 20)
+    assert np.sum(line * places_mm) == pytest.approx(0, abs=1e-4)
+    assert np.sqrt(np.sum(line * places_mm**2)) == pytest.approx(2.0, rel=0.02)
+    # Beyond the last slice it goes on.
+    whole = MetaTensor(torch.ones(1, 3, 4, 5), affine=spacing)
+    torch.testing.assert_close(smooth(whole).as_tensor(), whole.as_tensor())
 
 
 @pytest.mark.parametrize("name", [name for name in BUNDLE_NAMES if name != "lesion_ensemble"])

@@ -65,7 +65,7 @@ def test_training_starts_from_a_network_of_single_slices(tmp_path: Path) -> None
     slices = parsed(BUNDLES_FOLDER / "lesion_segmentation_2d", "train")
     torch.manual_seed(5)
     second_look = slices.get_parsed_content("network_def")
-    second_look(torch.rand(4, 1, 64, 64))  # Its batch norms learn something too.
+    second_look(torch.rand(4, 3, 64, 64))  # Its batch norms learn something too.
     torch.save(second_look.state_dict(), tmp_path / "slices.pt")
     parser = parsed(BUNDLE, "train", slice_weights=str(tmp_path / "slices.pt"))
     network = parser.get_parsed_content("network_def").eval()
@@ -74,7 +74,8 @@ def test_training_starts_from_a_network_of_single_slices(tmp_path: Path) -> None
         before = network(volume)
         parser.get_parsed_content("start_from_slices")
         after = network(volume)
-        expected = second_look.network.eval()(volume[0].permute(3, 0, 1, 2))
+        slices_thrice = volume[0].permute(3, 0, 1, 2).expand(-1, 3, -1, -1)
+        expected = second_look.network.eval()(slices_thrice)
     assert not torch.allclose(before, after, atol=1e-3)
     torch.testing.assert_close(after[0].permute(3, 0, 1, 2), expected, rtol=1e-4, atol=1e-5)
 

@@ -37,7 +37,7 @@ def _image(bundle: Path) -> torch.Tensor:
     image = read_config(bundle, "metadata")["network_data_format"]["inputs"]["image"]
     sizes = [64 for _ in image["spatial_shape"]]
     # Coarse and smooth, as tissue is.
-    coarse = torch.rand(3, 1, *(size // 8 for size in sizes))
+    coarse = torch.rand(3, image["num_channels"], *(size // 8 for size in sizes))
     return torch.nn.functional.interpolate(coarse, size=tuple(sizes))
 
 
@@ -109,7 +109,7 @@ def test_checkpoints_of_other_networks_are_not_averaged(tmp_path: Path) -> None:
 def test_half_precision_moves_probabilities_of_members_little(tmp_path: Path) -> None:
     bundle = _copy(ENSEMBLE, tmp_path)
     ensemble = _network(bundle)
-    image = _image(BUNDLES_FOLDER / "lesion_segmentation_2d")
+    image = _image(BUNDLES_FOLDER / "lung_segmentation")
     for member, network in zip(
         read_config(bundle, "inference")["members"], ensemble.networks, strict=True
     ):

@@ -58,6 +58,20 @@ def test_the_second_picture_is_smoothed(second_look, image):
     assert smoothed.mean() == pytest.approx(float(image.mean()), abs=0.03)
 
 
+def test_each_slice_is_smoothed_by_itself(second_look):
+    three = torch.zeros(2, 3, 12, 10)
+    three[1, 2, 5, 4] = 1
+
+    class Channel(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image[:, 2:]
+
+    spread = second_look(Channel()).eval()(three).sigmoid() - 0.5
+    assert not spread[0].any()
+    assert spread[1, 0, 5, 4] > spread[1, 0, 5, 5] > spread[1, 0, 4, 5] > 0
+    assert not second_look(Channel()).eval()(three.flip(1)).any()
+
+
 def test_certain_looks_stay_finite(second_look):
     certain = torch.full((1, 1, 4, 4), 50.0)
 

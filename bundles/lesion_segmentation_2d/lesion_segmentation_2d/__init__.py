@@ -1,4 +1,4 @@
-"""Python of the bundle: the second look, and the variants cascade and threshold."""
+"""Python of the bundle: what follows the network, and the variants cascade and threshold."""
 
 from .averaging import SecondLook
 from .grid_search import GridSearch

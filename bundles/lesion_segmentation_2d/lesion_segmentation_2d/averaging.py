@@ -15,7 +15,7 @@ class SecondLook(nn.Module):
     Parameters
     ----------
     network
-        (n, 1, rows, columns) to logits of the same shape.
+        (n, channels, rows, columns) to logits (n, 1, rows, columns).
     sigma_pixels
         Deviation of the Gaussian that smooths the second picture.
     """
@@ -43,6 +43,6 @@ class SecondLook(nn.Module):
 
     def _smoothed(self, image: torch.Tensor) -> torch.Tensor:
         padding = [self.radius, self.radius, self.radius, self.radius]
-        padded = F.pad(image, padding, mode="replicate")
+        padded = F.pad(image, padding, mode="replicate").flatten(0, 1)[:, None]
         kernel = self.kernel.to(image.dtype)
-        return F.conv2d(F.conv2d(padded, kernel), kernel.transpose(2, 3))
+        return F.conv2d(F.conv2d(padded, kernel), kernel.transpose(2, 3)).reshape(image.shape)

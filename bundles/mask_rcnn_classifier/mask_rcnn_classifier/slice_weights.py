@@ -7,9 +7,14 @@ from typing import NoReturn
 
 import torch
 
+SLICES_SEEN = 3
+
 
 def read_slice_weights(checkpoint: str | Path) -> dict[str, torch.Tensor]:
     """Read what the network of the bundle lesion_segmentation_2d has learned.
+
+    It sees each slice with one below and one above it. What it learned of those is added to what it
+    learned of the slice, as if all three were the same, for networks that see one slice.
 
     Parameters
     ----------
@@ -32,7 +37,13 @@ def read_slice_weights(checkpoint: str | Path) -> dict[str, torch.Tensor]:
             "lesion_segmentation_2d"
         )
     weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    return {key.removeprefix("network."): value for key, value in weights.items()}
+    return {key.removeprefix("network."): _of_one_slice(value) for key, value in weights.items()}
+
+
+def _of_one_slice(weight: torch.Tensor) -> torch.Tensor:
+    """Add the kernels of a convolution that sees neighbouring slices as channels."""
+    sees_neighbours = weight.ndim == 4 and weight.shape[1] == SLICES_SEEN
+    return weight.sum(dim=1, keepdim=True) if sees_neighbours else weight
 
 
 def refuse_slice_weights(checkpoint: str | Path) -> NoReturn:
