@@ -18,10 +18,9 @@ import pandas as pd
 
 from ct_triage.configuration import Configuration
 from ct_triage.errors import TriageError
-from ct_triage.lesion_models import LESION_MODELS
+from ct_triage.lesion_models import LESION_MODELS, load_bundles
 from ct_triage.lesions import LesionModel, SliceLesionModel
 from ct_triage.lungs import segment_lungs
-from ct_triage.mean_lesions import MeanLesionModel
 from ct_triage.network import SliceNetwork
 from tools.datasets.tree import patient_of
 from tools.evaluate import goals
@@ -102,17 +101,12 @@ def _plan(tree: Path, only: list[str] | None, output: Path) -> pd.DataFrame:
 
 
 def _load(arguments: argparse.Namespace) -> tuple[SliceNetwork, LesionModel]:
-    kinds = [_kind(bundle) for bundle in arguments.bundle]
-    min_lesion_ml = DEFAULTS.thresholds.min_lesion_ml
+    bundles = [(_kind(bundle), bundle) for bundle in arguments.bundle]
     try:
-        lungs = SliceNetwork.load(arguments.lungs)
-        if len(kinds) == 1:
-            return lungs, kinds[0].load(arguments.bundle[0], arguments.threshold, min_lesion_ml)
-        models = [
-            kind.load(bundle, None, min_lesion_ml)
-            for kind, bundle in zip(kinds, arguments.bundle, strict=True)
-        ]
-        return lungs, MeanLesionModel.of(tuple(models), arguments.threshold, min_lesion_ml)
+        return (
+            SliceNetwork.load(arguments.lungs),
+            load_bundles(bundles, arguments.threshold, DEFAULTS.thresholds.min_lesion_ml),
+        )
     except TriageError as error:
         raise EvaluationError(str(error)) from error
 

@@ -1,5 +1,6 @@
 """The lesion models that a configuration can choose from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ct_triage.configuration import Configuration
@@ -55,11 +56,36 @@ def load_lesion_model(folder: Path, configuration: Configuration) -> LesionModel
             f"identification: {configuration.models.lesions} does not identify COVID-19; set"
             f" models.lesions to {able}, alone or joined to others by +, or identification to false"
         )
-    threshold, min_lesion_ml = (
+    return load_bundles(
+        [(kind, folder / name) for name, kind in kinds.items()],
         configuration.lesion_threshold,
         configuration.thresholds.min_lesion_ml,
     )
-    if len(names) == 1:
-        return kinds[names[0]].load(folder / names[0], threshold, min_lesion_ml)
-    models = tuple(kind.load(folder / name, None, min_lesion_ml) for name, kind in kinds.items())
+
+
+def load_bundles(
+    bundles: Sequence[tuple[type[SliceLesionModel], Path]],
+    threshold: float | None,
+    min_lesion_ml: float,
+) -> LesionModel:
+    """Load one lesion bundle, or several and take their mean.
+
+    Parameters
+    ----------
+    bundles : sequence of (kind, folder)
+        The class of each bundle, a value of `LESION_MODELS`, and its folder.
+    threshold, min_lesion_ml
+        See :meth:`SliceLesionModel.load` and :meth:`MeanLesionModel.of`.
+
+    Raises
+    ------
+    ConfigurationError
+        If the threshold is of no use, or there is no mean of these models.
+    ModelError
+        If a bundle is missing or broken.
+    """
+    if len(bundles) == 1:
+        ((kind, folder),) = bundles
+        return kind.load(folder, threshold, min_lesion_ml)
+    models = tuple(kind.load(folder, None, min_lesion_ml) for kind, folder in bundles)
     return MeanLesionModel.of(models, threshold, min_lesion_ml)

@@ -199,7 +199,7 @@ def lesion_mask(
     min_lesion_ml : float
         Smaller connected pieces are left out as noise.
     """
-    spacing_mm = _spacing_mm(view, probabilities.shape)
+    spacing_mm = view.spacing_of_grid_mm(probabilities.shape)
     min_voxels = min_lesion_ml * 1000.0 / float(spacing_mm.prod())
     probabilities[_small_pieces(probabilities >= network.threshold, min_voxels)] = 0
     return network.mask_on_view(probabilities, view)
@@ -208,14 +208,10 @@ def lesion_mask(
 def lung_region(view: AxialView, lungs_on_view: BoolMask, network: SliceNetwork) -> Region | None:
     """Bounding box of the lungs, with a margin, on a network's grid; None where there is none."""
     grid = network.grid_shape(view)
-    margin = np.ceil(MARGIN_MM / _spacing_mm(view, grid))
+    margin = np.ceil(MARGIN_MM / view.spacing_of_grid_mm(grid))
     # The slices outside the lungs hold nothing to see; the margin is for rows and columns.
     margin[0] = 0
     return bounding_region(lungs_on_view, grid, margin)
-
-
-def _spacing_mm(view: AxialView, grid: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    return np.array(view.spacing_mm) * view.voxels.shape / grid
 
 
 def _small_pieces(mask: BoolMask, min_voxels: float) -> BoolMask:

@@ -80,6 +80,10 @@ class AxialView:
         """Distance between voxel centres along the view's (slices, rows, columns) in mm."""
         return spacing_mm(self.affine)
 
+    def spacing_of_grid_mm(self, grid: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Do the same for a grid of that shape over the same field of view."""
+        return np.array(self.spacing_mm) * self.voxels.shape / grid
+
     def of_mask(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Turn a mask on the source grid to this view."""
         return orientations.apply_orientation(mask, self._from_source)
@@ -229,7 +233,7 @@ class SliceNetwork:
             self.put_probabilities(result, self.run(image), batch, region)
         if self.smooth_slices_mm:
             seen = result[region or ...]
-            sigma = self.smooth_slices_mm / self._slice_mm(view)
+            sigma = self.smooth_slices_mm / view.spacing_of_grid_mm(result.shape)[0]
             seen[:] = gaussian_filter1d(seen.astype(np.float32), sigma, axis=0, mode="nearest")
         return result
 
@@ -267,12 +271,9 @@ class SliceNetwork:
         """Distances from a slice to those that the network sees with it, in slices of its grid."""
         if self.context_mm is None:
             return (0,)
-        step = max(1, round(self.context_mm / self._slice_mm(view)))
+        slice_mm = view.spacing_of_grid_mm(self.grid_shape(view))[0]
+        step = max(1, round(self.context_mm / slice_mm))
         return (-step, 0, step)
-
-    def _slice_mm(self, view: AxialView) -> float:
-        """Distance of the slices of the network's grid."""
-        return view.spacing_mm[0] * len(view.voxels) / self.grid_shape(view)[0]
 
     def _prepared(self, view: AxialView, slices: range, region: Region | None) -> torch.Tensor:
         """Return slices of the network's grid as (slices, 1, rows, columns), see `images`."""

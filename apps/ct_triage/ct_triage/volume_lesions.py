@@ -211,8 +211,7 @@ def _cubic_image(network: SliceNetwork, view: AxialView, region: Region) -> torc
     """
     _, images = zip(*network.images(view, region), strict=True)
     image = torch.cat(images)[:, 0]
-    n_slices = network.grid_shape(view)[0]
-    length_mm = len(image) * view.spacing_mm[0] * len(view.voxels) / n_slices
+    length_mm = len(image) * view.spacing_of_grid_mm(network.grid_shape(view))[0]
     return _with_slices(image, max(1, round(length_mm / _slice_mm(network.config))))
 
 
