@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oracle import HU_WINDOW, write_oracle_bundle
+from oracle import HU_WINDOW, MultitaskThreshold, write_oracle_bundle
 from scipy import ndimage
 
 from ct_triage.errors import ModelError
+from ct_triage.lesions import MultitaskLesionModel
 from ct_triage.network import AxialView, SliceNetwork, box_of
 from ct_triage.volume import Volume
 
@@ -150,6 +151,11 @@ def test_probabilities_may_be_smoothed_along_the_slices(slice_mm: float, tmp_pat
             expected[inside].astype(float), sigma, axis=0, mode="nearest"
         )
         np.testing.assert_allclose(smooth.probabilities(view, part), expected, atol=1e-3)
+    # A network that sees all slices together smooths as one that sees them one by one.
+    settings = {"smooth_slices_mm": 3.0, "divisor": 1}
+    bundle = write_oracle_bundle(tmp_path / "both", -400.0, MultitaskThreshold, **settings)
+    together, _ = MultitaskLesionModel.load(bundle, None, 0).predict(view, region)
+    np.testing.assert_allclose(together, smooth.probabilities(view, region), atol=1e-3)
 
 
 def test_smoothing_by_nothing_is_none(network: SliceNetwork, tmp_path: Path) -> None:

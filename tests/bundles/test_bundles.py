@@ -26,7 +26,8 @@ from bundle_commands import (
 )
 from monai.data import MetaTensor
 
-from ct_triage.network import AxialView, SliceNetwork
+from ct_triage.lesion_models import LESION_MODELS
+from ct_triage.network import AxialView
 from ct_triage.volume import Volume
 from tools.phantom import Phantom, write_dicom_series
 
@@ -122,10 +123,12 @@ def test_fine_voxels_are_smoothed_before_they_are_sampled(name: str, resampled: 
         assert np.sum(profile * place**2) == pytest.approx(variance, rel=0.05, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["lesion_segmentation_2d", "multitask_triage"])
 @pytest.mark.parametrize("slice_mm", [1.6, 2.5, 3.0, 6.0, 12.0])
-def test_the_slices_around_each_are_those_that_the_application_takes(slice_mm: float) -> None:
-    folder = BUNDLES_FOLDER / "lesion_segmentation_2d"
-    config = parsed(folder, "inference")
+def test_the_slices_around_each_are_those_that_the_application_takes(
+    slice_mm: float, name: str
+) -> None:
+    config = parsed(BUNDLES_FOLDER / name, "inference")
     hu = np.random.default_rng(0).integers(-900, 200, (17, 32, 64), dtype=np.int16)
     # Rows, columns and slices run to the back, to the left and to the head.
     low, high = config.get_parsed_content("hu_window")
@@ -135,15 +138,17 @@ def test_the_slices_around_each_are_those_that_the_application_takes(slice_mm: f
 
     affine = np.diag([slice_mm, 2.0, 2.0, 1.0])[[2, 1, 0, 3]]
     view = AxialView.of(Volume(hu, affine, ()))
-    images = [image for _, image in SliceNetwork.load(folder).images(view)]
+    network = LESION_MODELS[name].load(BUNDLES_FOLDER / name, None, 0).network
+    images = [image for _, image in network.images(view)]
     torch.testing.assert_close(
         channels.as_tensor().permute(3, 0, 1, 2), torch.cat(images).cpu(), rtol=0, atol=1e-6
     )
 
 
+@pytest.mark.parametrize("name", ["lesion_segmentation_2d", "multitask_triage"])
 @pytest.mark.parametrize("slice_mm", [1.5, 3.0])
-def test_probabilities_spread_to_the_slices_around(slice_mm: float) -> None:
-    config = parsed(BUNDLES_FOLDER / "lesion_segmentation_2d", "inference")
+def test_probabilities_spread_to_the_slices_around(slice_mm: float, name: str) -> None:
+    config = parsed(BUNDLES_FOLDER / name, "inference")
     smooth = config.get_parsed_content("smooth_slices")
     spacing = torch.diag(torch.tensor([2.0, 2.0, slice_mm, 1.0]))
     point = torch.zeros(1, 3, 4, 41)
@@ -341,6 +346,6 @@ def test_training_takes_bfloat16_where_the_processor_is_fast_in_it(
     types: list[torch.dtype] = []
     first = next(module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
     first.register_forward_hook(lambda *call: types.append(call[-1].dtype))
-    output = network(torch.zeros(2, 1, 64, 64))
+    output = network(torch.zeros(2, parser["in_channels"], 64, 64))
     assert types[0] == (torch.bfloat16 if fast else torch.float32)
     assert (output if torch.is_tensor(output) else output[0]).dtype == torch.float32

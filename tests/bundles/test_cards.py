@@ -28,7 +28,7 @@ from tools.datasets import diagnosed
 
 WORKING_FOLDERS = (
     *("OUTPUT", "MASKS", "RESULTS", "DETECTOR", "CLASSIFIER", "FINE_TUNED", "COLLECTIONS"),
-    "STAGE_1",
+    *("STAGE_1", "STAGE_2"),
 )
 # Weights that a training starts from.
 EARLIER = {"FIRST": "lung_segmentation", "SLICES": "lesion_segmentation_2d"}

@@ -21,7 +21,7 @@ from bundle_commands import (
     run_python,
 )
 from monai.bundle import ConfigParser
-from monai.data import MetaTensor
+from monai.data import MetaTensor, decollate_batch, list_data_collate
 
 from tools.phantom import Grid, Phantom, build_phantom, write_nifti
 
@@ -31,6 +31,8 @@ RELEASED = pytest.mark.skipif(
     not (BUNDLE / "models" / "model.pt").is_file(), reason="no weights are released yet"
 )
 VARIANTS = ["", "variants/spatial_4", "variants/latent", "variants/resnet50"]
+# A slice, one below and one above.
+CHANNELS = 3
 DISEASES = ("covid19", "normal", "covid19", "bacterial")
 # Few channels and slices: the same paths in a second a step.
 SMALL = (
@@ -119,7 +121,7 @@ def test_pyramid_takes_studies_of_fewer_slices_than_bins(slices: int) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_chunks_of_slices_change_nothing(variant: str) -> None:
     network = _network(variant)
-    slices = torch.rand(11, 1, 70, 90)
+    slices = torch.rand(11, CHANNELS, 70, 90)
     with torch.no_grad():
         whole = _outputs(network(slices))
         network.chunk_slices = 3
@@ -134,32 +136,41 @@ def test_torchscript_equals_eager_for_any_number_of_slices(variant: str) -> None
     network = _network(variant)
     script = torch.jit.script(network)
     for slices, rows, columns in ((1, 64, 64), (5, 65, 97), (18, 33, 40)):
-        image = torch.rand(slices, 1, rows, columns)
+        image = torch.rand(slices, CHANNELS, rows, columns)
         with torch.no_grad():
             eager, scripted = _outputs(network(image)), _outputs(script(image))
         if len(eager) == 2:
-            assert eager[0].shape == image.shape
+            assert eager[0].shape == (slices, 1, rows, columns)
         for a, b in zip(eager, scripted, strict=True):
             assert torch.allclose(a, b, atol=1e-6)
 
 
 def test_studies_of_a_batch_are_classified_each_by_itself() -> None:
     network = _network()
-    studies = torch.rand(2, 1, 64, 70, 5)
+    studies = torch.rand(2, CHANNELS, 64, 70, 5)
     inferer = package.StudyInferer()
     with torch.no_grad():
         together = inferer(studies, network)
         alone = [inferer(study[None], network) for study in studies]
-    assert together["lesion"].shape == studies.shape
+    assert together["lesion"].shape == (2, 1, 64, 70, 5)
     for key in ("lesion", "identification"):
         assert torch.allclose(together[key], torch.cat([a[key] for a in alone]), atol=1e-5)
+
+
+def test_lesions_keep_the_spacing_of_their_study() -> None:
+    spacing = torch.diag(torch.tensor([2.0, 2.0, 6.0, 1.0]))
+    studies = [MetaTensor(torch.rand(CHANNELS, 64, 70, 5), affine=spacing) for _ in range(2)]
+    with torch.no_grad():
+        lesions = package.StudyInferer()(list_data_collate(studies), _network())["lesion"]
+    for lesion in decollate_batch(lesions):
+        assert lesion.pixdim.tolist() == [2.0, 2.0, 6.0]
 
 
 def test_any_level_of_the_decoder_can_be_shared() -> None:
     for level in range(1, 8):
         network = _network(feature_map=f"spatial_{level}")
         with torch.no_grad():
-            lesion, identification = network(torch.rand(2, 1, 80, 80))
+            lesion, identification = network(torch.rand(2, CHANNELS, 80, 80))
         assert lesion.shape == (2, 1, 80, 80)
         assert identification.isfinite().all()
     with pytest.raises(ValueError, match="spatial_8"):
@@ -225,7 +236,7 @@ def test_the_identification_head_can_learn_alone() -> None:
     parser = parsed(BUNDLE, "train variants/identification_only")
     network = parser.get_parsed_content("network_def").train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    lesion, identification = network(torch.rand(4, 1, 64, 64), studies=2)
+    lesion, identification = network(torch.rand(4, CHANNELS, 64, 64), studies=2)
     assert not lesion.requires_grad
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1.0)
     identification.sum().backward()
@@ -238,7 +249,7 @@ def test_the_identification_head_can_learn_alone() -> None:
 
 def test_what_describes_a_study_is_what_identifies_it() -> None:
     network = _network()
-    study = torch.rand(1, 70, 90, 19)
+    study = torch.rand(CHANNELS, 70, 90, 19)
     described = network.describe(study)
     with torch.no_grad():
         whole = package.StudyInferer()(study[None], network)["identification"]
@@ -282,8 +293,10 @@ def test_the_last_stage_wants_a_network_that_has_learned_lesions(
     assert not (tmp_path / "output").exists()
 
 
-def test_training_starts_from_a_network_of_single_slices(tmp_path: Path) -> None:
-    slices = parsed(BUNDLES_FOLDER / "lesion_segmentation_2d", "inference")
+@pytest.mark.parametrize("seen", [1, 3])
+def test_training_starts_from_a_network_of_slices(seen: int, tmp_path: Path) -> None:
+    bundle = BUNDLES_FOLDER / "lesion_segmentation_2d"
+    slices = parsed(bundle, "inference", in_channels=seen)
     torch.manual_seed(5)
     trained = slices.get_parsed_content("network_def").state_dict()
     torch.save(trained, tmp_path / "slices.pt")
@@ -293,10 +306,10 @@ def test_training_starts_from_a_network_of_single_slices(tmp_path: Path) -> None
     parser.get_parsed_content("start_from_slices")
     after = network.state_dict()
     assert torch.equal(after["lesion.weight"], trained["network.1.weight"])
-    assert torch.equal(
-        after["encoder.0.conv.unit0.conv.weight"],
-        trained["network.0.model.0.conv.unit0.conv.weight"].sum(1, keepdim=True),
-    )
+    first = after["encoder.0.conv.unit0.conv.weight"]
+    learned = trained["network.0.model.0.conv.unit0.conv.weight"]
+    assert torch.equal(first if seen == CHANNELS else first[:, 1:2], learned)
+    assert first.count_nonzero() == learned.count_nonzero()
     kept = {name.split(".")[0] for name in after if torch.equal(before[name], after[name])}
     assert kept >= {"bottom", "identification"}
     changed = {name for name in after if not torch.equal(before[name], after[name])}
@@ -357,7 +370,8 @@ from monai.bundle import ConfigParser
 parser = ConfigParser(ConfigParser.load_config_files(sys.argv[2]))
 parser.update({"bundle_root": sys.argv[1], "device": torch.device("cpu")})
 network = parser.get_parsed_content("network").train()
-lesion, identification = network(torch.rand(4, 1, *parser["train#slice_size"]), studies=2)
+slices = torch.rand(4, parser["in_channels"], *parser["train#slice_size"])
+lesion, identification = network(slices, studies=2)
 (lesion.mean() + identification.mean()).backward()
 """
     config = BUNDLE / "configs" / "train.json"
@@ -493,7 +507,7 @@ def test_released_files_are_small_and_are_the_same_network() -> None:
     assert json.loads(extra["metadata.json"])["name"] == BUNDLE.name
     network = _network()
     network.load_state_dict(torch.load(models / "model.pt", weights_only=True))
-    image = torch.rand(3, 1, 70, 90)
+    image = torch.rand(3, CHANNELS, 70, 90)
     with torch.no_grad():
         for a, b in zip(network(image), script(image), strict=True):
             assert torch.allclose(a, b, atol=1e-5)

@@ -144,8 +144,9 @@ class SliceLesionModel:
 class MultitaskLesionModel(SliceLesionModel):
     """A network that looks at all slices together and also identifies (``multitask_triage``).
 
-    Its TorchScript takes the lungs' bounding box, (slices, 1, rows, columns), and returns lesion
-    logits of that shape and one identification logit (sections 2.3 and 2.4 of the paper).
+    Its TorchScript takes the lungs' bounding box, (slices, channels, rows, columns), and returns
+    lesion logits (slices, 1, rows, columns) and one identification logit (sections 2.3 and 2.4 of
+    the paper).
     """
 
     identifies: ClassVar[bool] = True
@@ -177,6 +178,7 @@ class MultitaskLesionModel(SliceLesionModel):
         result = np.zeros(self.network.grid_shape(view), dtype=np.float16)
         slices = range(batches[0].start, batches[-1].stop)
         self.network.put_probabilities(result, logits, slices, region)
+        self.network.smooth(result, view, region)
         return result, covid19_probability
 
 

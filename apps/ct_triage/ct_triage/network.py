@@ -231,11 +231,17 @@ class SliceNetwork:
         result = np.zeros(self.grid_shape(view), dtype=np.float16)
         for batch, image in self.images(view, region):
             self.put_probabilities(result, self.run(image), batch, region)
-        if self.smooth_slices_mm:
-            seen = result[region or ...]
-            sigma = self.smooth_slices_mm / view.spacing_of_grid_mm(result.shape)[0]
-            seen[:] = gaussian_filter1d(seen.astype(np.float32), sigma, axis=0, mode="nearest")
+        self.smooth(result, view, region)
         return result
+
+    def smooth(
+        self, probabilities: npt.NDArray[np.float16], view: AxialView, region: Region | None
+    ) -> None:
+        """Smooth probabilities ``grid_shape(view)`` along the slices of a region, in place."""
+        if self.smooth_slices_mm:
+            seen = probabilities[region or ...]
+            sigma = self.smooth_slices_mm / view.spacing_of_grid_mm(probabilities.shape)[0]
+            seen[:] = gaussian_filter1d(seen.astype(np.float32), sigma, axis=0, mode="nearest")
 
     def run(self, image: torch.Tensor) -> Any:
         """Return what the module makes of images (slices, channels, rows, columns)."""

@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+import torch.nn.functional as F
 
 SLICES_SEEN = 3
 
 
-def read_slice_weights(checkpoint: str | Path) -> dict[str, torch.Tensor]:
+def read_slice_weights(checkpoint: str | Path, slices_seen: int = 1) -> dict[str, torch.Tensor]:
     """Read what the network of the bundle lesion_segmentation_2d has learned.
 
-    It sees each slice with one below and one above it. What it learned of those is added to what it
-    learned of the slice, as if all three were the same, for networks that see one slice.
+    It sees each slice with one below and one above it, as of version 0.5.0.
 
     Parameters
     ----------
     checkpoint
         ``model.pt`` of that bundle.
+    slices_seen
+        What the network to begin sees: 3, the same, or 1, the slice alone. What was learned of the
+        slices around it is then added to what was learned of the slice, as if all were the same.
 
     Returns
     -------
@@ -37,13 +40,19 @@ def read_slice_weights(checkpoint: str | Path) -> dict[str, torch.Tensor]:
             "lesion_segmentation_2d"
         )
     weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    return {key.removeprefix("network."): _of_one_slice(value) for key, value in weights.items()}
+    return {
+        key.removeprefix("network."): _kernels(value, slices_seen) for key, value in weights.items()
+    }
 
 
-def _of_one_slice(weight: torch.Tensor) -> torch.Tensor:
-    """Add the kernels of a convolution that sees neighbouring slices as channels."""
-    sees_neighbours = weight.ndim == 4 and weight.shape[1] == SLICES_SEEN
-    return weight.sum(dim=1, keepdim=True) if sees_neighbours else weight
+def _kernels(weight: torch.Tensor, slices_seen: int) -> torch.Tensor:
+    """Make kernels that see that many slices of those that see one or three, as channels."""
+    seen = weight.shape[1] if weight.ndim == 4 else None
+    if seen == SLICES_SEEN and slices_seen == 1:
+        return weight.sum(dim=1, keepdim=True)
+    if seen == 1 and slices_seen == SLICES_SEEN:
+        return F.pad(weight, (0, 0, 0, 0, 1, 1))
+    return weight
 
 
 def refuse_slice_weights(checkpoint: str | Path) -> NoReturn:

@@ -35,7 +35,7 @@ def start_unet(unet: UNet, checkpoint: str | Path) -> Mapping[str, torch.Tensor]
     Parameters
     ----------
     unet
-        As in that bundle's ``train.json``, or deeper.
+        As in that bundle's ``train.json``, or deeper; it may see each slice alone.
     checkpoint
         ``model.pt`` of that bundle.
 
@@ -49,7 +49,7 @@ def start_unet(unet: UNet, checkpoint: str | Path) -> Mapping[str, torch.Tensor]
     SystemExit
         With one line where there is no such file or it fits nowhere.
     """
-    weights = read_slice_weights(checkpoint)
+    weights = read_slice_weights(checkpoint, unet.in_channels)
     _, taken, _ = copy_model_state(
         unet, {key.removeprefix("0."): value for key, value in weights.items()}
     )

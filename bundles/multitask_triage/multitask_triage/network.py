@@ -92,8 +92,8 @@ class MultitaskTriage(nn.Module):
         Parameters
         ----------
         slices
-            (studies * slices, 1, rows, columns) in 0..1, the slices of a study together and in
-            their order; any number of slices, rows and columns.
+            (studies * slices, channels, rows, columns) in 0..1, the slices of a study together and
+            in their order; any number of slices, rows and columns.
         studies
             How many studies the slices belong to, each with as many.
 
@@ -120,7 +120,7 @@ class MultitaskTriage(nn.Module):
         Parameters
         ----------
         study
-            (1, rows, columns, slices) in 0..1.
+            (channels, rows, columns, slices) in 0..1.
 
         Returns
         -------
@@ -159,7 +159,7 @@ class SliceClassifier(nn.Module):
     Parameters
     ----------
     encoder
-        Maps (slices, 1, rows, columns) to (slices, channels).
+        Maps images (slices, n, rows, columns) to vectors (slices, channels).
     channels
         Length of the encoder's vectors.
     pyramid_levels, hidden, dropout, chunk_slices
@@ -210,5 +210,5 @@ class LesionMap(nn.Module):
         self.network = network
 
     def forward(self, slices: torch.Tensor) -> torch.Tensor:
-        """Segment (slices, 1, rows, columns)."""
+        """Segment (slices, channels, rows, columns)."""
         return self.network(slices)[0]

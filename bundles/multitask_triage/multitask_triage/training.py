@@ -13,7 +13,7 @@ from monai.inferers import Inferer
 from monai.networks import copy_model_state
 from monai.networks.nets import UNet
 from monai.transforms import MapTransform, Randomizable
-from monai.utils import convert_to_tensor
+from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from .network import MultitaskTriage
 from .unet import start_unet
@@ -28,7 +28,7 @@ class DrawSlicesd(MapTransform, Randomizable):
     Parameters
     ----------
     keys
-        Arrays of (1, rows, columns, slices), equally long.
+        Arrays of (channels, rows, columns, slices), equally long.
     count
         How many slices.
     """
@@ -63,7 +63,7 @@ class StudyInferer(Inferer):
         Parameters
         ----------
         inputs
-            (studies, 1, rows, columns, slices).
+            (studies, channels, rows, columns, slices).
         network
             `MultitaskTriage` or `SliceClassifier`.
 
@@ -81,8 +81,10 @@ class StudyInferer(Inferer):
         if isinstance(output, torch.Tensor):
             return {"identification": output}
         lesion, identification = output
+        # On the grid of the studies again, with its spacing where they have one.
+        lesion = lesion.unflatten(0, (studies, slices)).permute(0, 2, 3, 4, 1)
         return {
-            "lesion": lesion.unflatten(0, (studies, slices)).permute(0, 2, 3, 4, 1),
+            "lesion": convert_to_dst_type(lesion, inputs)[0],
             "identification": identification,
         }
 
