@@ -247,8 +247,9 @@ def test_only_the_slice_model_sees_the_body_around_the_lungs(name: str, pixels: 
 
 
 def test_a_model_that_does_not_identify_is_refused(oracle_models: Path) -> None:
+    settings = {"models": {"lesions": "lesion_segmentation_2d"}, "identification": True}
     with pytest.raises(ConfigurationError, match="does not identify COVID-19; set models"):
-        load_lesion_model(oracle_models, Configuration(identification=True))
+        load_lesion_model(oracle_models, Configuration.model_validate(settings))
     unknown = Configuration.model_validate({"models": {"lesions": "unknown"}})
     with pytest.raises(ConfigurationError, match="choose one of lesion_segmentation_2d, les"):
         load_lesion_model(oracle_models, unknown)

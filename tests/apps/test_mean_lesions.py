@@ -11,8 +11,8 @@ from scipy.special import expit
 from ct_triage.configuration import Configuration
 from ct_triage.errors import ConfigurationError
 from ct_triage.lesion_models import load_lesion_model
-from ct_triage.lesions import LesionModel
-from ct_triage.provenance import hash_of_hashes
+from ct_triage.lesions import SliceLesionModel
+from ct_triage.provenance import ModelIdentity, hash_of_hashes
 from ct_triage.volume import Volume
 
 SLICES, MULTITASK = "lesion_segmentation_2d", "multitask_triage"
@@ -42,7 +42,7 @@ def study() -> tuple[Volume, np.ndarray]:
     return Volume(hu, np.eye(4)[[2, 1, 0, 3]] * [2, 2, 2, 1], ()), lungs
 
 
-def _load(models: Path, lesions: str = BOTH, **settings: Any) -> LesionModel:
+def _load(models: Path, lesions: str = BOTH, **settings: Any) -> SliceLesionModel:
     return load_lesion_model(
         models, Configuration.model_validate({"models": {"lesions": lesions}, **settings})
     )
@@ -103,8 +103,14 @@ def test_it_goes_by_the_names_versions_and_weights_of_all(models: Path) -> None:
     alone = [_load(models, name).identity for name in (SLICES, MULTITASK)]
     assert both.identity.name == "+".join(identity.name for identity in alone)
     assert both.identity.version == "1.2.3+1.2.3"
+    assert both.identity.labels == [f"oracle {SLICES} 1.2.3", f"oracle {MULTITASK} 1.2.3"]
     assert both.identity.sha256 == hash_of_hashes(identity.sha256 for identity in alone)
-    assert both.threshold == 0.25
+    assert both.threshold == 0.5
+
+
+def test_a_plus_in_a_models_own_name_or_version_is_left_alone() -> None:
+    assert ModelIdentity("lungs", "1.0+local", "").labels == ["lungs 1.0+local"]
+    assert ModelIdentity("lungs+airways", "1.0", "").labels == ["lungs+airways 1.0"]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +119,7 @@ def test_it_goes_by_the_names_versions_and_weights_of_all(models: Path) -> None:
         (f"{SLICES}+lesion_ensemble", "lesion_ensemble decides by vote"),
         (f"{SLICES}+{SLICES}", "names a model twice"),
         (f"{SLICES}+unknown", "no lesion model is called unknown"),
+        (f"{BOTH}+lesion_segmentation_3d", "longer than the 64 characters that DICOM allows"),
     ],
 )
 def test_what_cannot_be_averaged_is_refused(lesions: str, told: str, oracle_models: Path) -> None:

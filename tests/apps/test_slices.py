@@ -128,7 +128,8 @@ def test_the_class_is_in_every_result(
     assert "oracle mask_rcnn_classifier" in algorithm
     assert f"weights_sha256={result['models'][2]['sha256']}" in algorithm
     versions = dcmread(tmp_path / "out" / "sr.dcm").SoftwareVersions
-    assert "oracle mask_rcnn_classifier 1.2.3" in versions
+    names = ("lesion_segmentation_2d", "multitask_triage", "mask_rcnn_classifier")
+    assert versions[2:] == [f"oracle {name} 1.2.3" for name in names]
     fhir = (tmp_path / "out" / "result.fhir.json").read_text()
     assert "STUDY_CLASS" in fhir
 

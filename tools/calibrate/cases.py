@@ -1,7 +1,7 @@
 """Dice of one case at every threshold, from its probability map or from its CT."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ct_triage.configuration import Configuration
 from ct_triage.errors import TriageError
 from ct_triage.lesion_models import LESION_MODELS, load_lesion_model
-from ct_triage.lesions import LesionModel, SliceLesionModel
+from ct_triage.lesions import LesionModel, SliceLesionModel, lesion_mask
 from ct_triage.lungs import segment_lungs
 from ct_triage.network import AxialView, SliceNetwork
 from tools.evaluate.ct import as_volume, read_ct
@@ -78,25 +78,11 @@ def dice_of_map(row: dict[str, Any]) -> list[float]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Remembering(SliceNetwork):
-    """A network that is run once on a case, whatever threshold is tried."""
-
-    remembered: list[NDArray[np.float16]] = field(default_factory=list)
-
-    def probabilities(
-        self, view: AxialView, region: tuple[slice, slice, slice] | None = None
-    ) -> NDArray[np.float16]:
-        if not self.remembered:
-            self.remembered.append(SliceNetwork.probabilities(self, view, region))
-        return self.remembered[0].copy()
-
-
-@dataclass(frozen=True, slots=True)
 class Application:
     """The application's lungs and lesions, at other thresholds than its own."""
 
     lung: SliceNetwork
-    lesion: SliceNetwork
+    lesion: SliceLesionModel
 
     @classmethod
     def load(cls, models: Path) -> "Application":
@@ -107,10 +93,10 @@ class Application:
         EvaluationError
             If one is missing or was changed.
         """
-        names = DEFAULTS.models
         try:
             return cls(
-                SliceNetwork.load(models / names.lungs), SliceNetwork.load(models / names.lesions)
+                SliceNetwork.load(models / DEFAULTS.models.lungs),
+                load_lesion_model(models, DEFAULTS),
             )
         except TriageError as error:
             raise EvaluationError(str(error)) from error
@@ -120,12 +106,16 @@ class Application:
         ct, truth = (volume.to_patient_orientation("HPL") for volume in read_ct_and_truth(row))
         volume = as_volume(ct)
         right, left = segment_lungs(volume, self.lung)
-        own = {f.name: getattr(self.lesion, f.name) for f in fields(SliceNetwork)}
-        model = SliceLesionModel(_Remembering(**own), DEFAULTS.thresholds.min_lesion_ml)
+        view = AxialView.of(volume)
+        lungs = view.of_mask(right | left)
+        seen = self.lesion.look(view, lungs)
         dice = []
         for threshold in THRESHOLDS:
-            at_threshold = replace(model, network=replace(model.network, threshold=threshold))
-            dice.append(_dice(at_threshold.find(volume, right | left).mask, truth.array))
+            found = np.zeros_like(lungs)
+            if seen is not None:
+                network = self.lesion.network.with_threshold(threshold)
+                found = lesion_mask(seen[0].copy(), view, network, self.lesion.min_lesion_ml)
+            dice.append(_dice(view.on_source_grid(found & lungs), truth.array))
         return dice
 
 

@@ -156,7 +156,7 @@ def _source(
     application = Application.load(arguments.models)
     identity = application.lesion.identity
     model = f"{identity.name} {identity.version} {identity.sha256}"
-    return application.dice_of_ct, application.lesion.threshold, model
+    return application.dice_of_ct, application.lesion.network.threshold, model
 
 
 def _report(

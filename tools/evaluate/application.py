@@ -19,7 +19,7 @@ import pandas as pd
 from ct_triage.configuration import Configuration
 from ct_triage.errors import TriageError
 from ct_triage.lesion_models import LESION_MODELS, load_bundles
-from ct_triage.lesions import LesionModel, SliceLesionModel
+from ct_triage.lesions import SliceLesionModel
 from ct_triage.lungs import segment_lungs
 from ct_triage.network import SliceNetwork
 from tools.datasets.tree import patient_of
@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bundle",
         type=Path,
         nargs="+",
-        default=[BUNDLES / names.lesions],
-        help=f"folder of a {names.lesions} or another lesion bundle; of several the mean is taken",
+        default=[BUNDLES / name for name in names.lesion_bundles],
+        help="folder of a lesion bundle; of several the mean is taken (as in the application)",
     )
     parser.add_argument(
         "--lungs", type=Path, default=BUNDLES / names.lungs, help=f"folder of a {names.lungs}"
@@ -100,7 +100,7 @@ def _plan(tree: Path, only: list[str] | None, output: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _load(arguments: argparse.Namespace) -> tuple[SliceNetwork, LesionModel]:
+def _load(arguments: argparse.Namespace) -> tuple[SliceNetwork, SliceLesionModel]:
     bundles = [(_kind(bundle), bundle) for bundle in arguments.bundle]
     try:
         return (
@@ -119,7 +119,7 @@ def _kind(bundle: Path) -> type[SliceLesionModel]:
         raise EvaluationError(f"{bundle}: is no lesion bundle") from error
 
 
-def _segment(row: dict[str, Any], lung: SliceNetwork, lesion: LesionModel) -> float:
+def _segment(row: dict[str, Any], lung: SliceNetwork, lesion: SliceLesionModel) -> float:
     """Write the masks of a volume; returns the Dice of the lesions in the true lungs."""
     image = read_image(row["image"])
     sources = [MaskFile(row[column]) for column in ("image", "truth", "truth_lung")]

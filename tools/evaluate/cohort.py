@@ -224,7 +224,9 @@ def run(arguments: argparse.Namespace) -> Report:
         {
             "slices": arguments.slices,
             "matrix": arguments.matrix,
-            "models": {name: weights(models / name) for name in (names.lungs, names.lesions)},
+            "models": {
+                name: weights(models / name) for name in (names.lungs, *names.lesion_bundles)
+            },
         },
     )
     studies = plan(

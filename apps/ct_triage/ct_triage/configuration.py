@@ -44,10 +44,15 @@ class Models(StrictModel):
 
     lungs: BundleName = "lung_segmentation"
     """Lung model."""
-    lesions: BundleNames = "lesion_segmentation_2d"
+    lesions: BundleNames = "lesion_segmentation_2d+multitask_triage"
     """Lesion model; of several, joined by +, the mean of their probabilities is taken."""
     slices: BundleName = "mask_rcnn_classifier"
     """Slice classifier, which runs where ``slice_classification`` is true."""
+
+    @property
+    def lesion_bundles(self) -> list[str]:
+        """Names of the lesion models one by one."""
+        return self.lesions.split("+")
 
 
 class Thresholds(StrictModel):

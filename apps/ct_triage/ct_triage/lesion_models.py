@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ct_triage.configuration import Configuration
 from ct_triage.errors import ConfigurationError
-from ct_triage.lesions import LesionModel, MultitaskLesionModel, SliceLesionModel
+from ct_triage.lesions import MultitaskLesionModel, SliceLesionModel
 from ct_triage.mean_lesions import MeanLesionModel
 from ct_triage.volume_lesions import EnsembleLesionModel, VolumeLesionModel
 
@@ -18,7 +18,7 @@ LESION_MODELS: dict[str, type[SliceLesionModel]] = {
 }
 
 
-def load_lesion_model(folder: Path, configuration: Configuration) -> LesionModel:
+def load_lesion_model(folder: Path, configuration: Configuration) -> SliceLesionModel:
     """Load the lesion model that a configuration names, with the threshold that it sets.
 
     Of several, joined by +, the mean is taken.
@@ -38,7 +38,7 @@ def load_lesion_model(folder: Path, configuration: Configuration) -> LesionModel
     ModelError
         If the bundle is missing or broken.
     """
-    names = configuration.models.lesions.split("+")
+    names = configuration.models.lesion_bundles
     unknown = [name for name in names if name not in LESION_MODELS]
     if unknown:
         raise ConfigurationError(
@@ -67,7 +67,7 @@ def load_bundles(
     bundles: Sequence[tuple[type[SliceLesionModel], Path]],
     threshold: float | None,
     min_lesion_ml: float,
-) -> LesionModel:
+) -> SliceLesionModel:
     """Load one lesion bundle, or several and take their mean.
 
     Parameters
@@ -87,5 +87,5 @@ def load_bundles(
     if len(bundles) == 1:
         ((kind, folder),) = bundles
         return kind.load(folder, threshold, min_lesion_ml)
-    models = tuple(kind.load(folder, None, min_lesion_ml) for kind, folder in bundles)
+    models = [kind.load(folder, None, min_lesion_ml) for kind, folder in bundles]
     return MeanLesionModel.of(models, threshold, min_lesion_ml)

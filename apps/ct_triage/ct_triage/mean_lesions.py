@@ -1,45 +1,51 @@
 """Lesions by the mean of several models."""
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from ct_triage.errors import ConfigurationError
-from ct_triage.lesions import Lesions, SliceLesionModel, lesion_mask
+from ct_triage.lesions import SliceLesionModel
 from ct_triage.network import AxialView
-from ct_triage.provenance import ModelIdentity, hash_of_hashes
+from ct_triage.provenance import ModelIdentity
 from ct_triage.severity import BoolMask
-from ct_triage.volume import Volume
 
-# Chosen on lesions drawn into lungs, for the slice and the multitask network
-# (docs/configuration.md).
-MEAN_THRESHOLD = 0.25
+# Algorithm Name (0066,0036) is a Long String (PS3.5 6.2).
+MAX_NAME_LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class MeanLesionModel:
+class MeanLesionModel(SliceLesionModel):
     """Several models; lesion is where the mean of their probabilities reaches a threshold.
+
+    Its network is the first model's, with the names, versions and hashes of all and the threshold
+    of the mean.
 
     Attributes
     ----------
     models : tuple of SliceLesionModel
         Two or more, of one pixel spacing.
-    threshold : float
-        Mean probability from which a voxel counts as lesion.
-    min_lesion_ml : float
-        Smaller connected pieces are left out as noise.
     """
 
-    models: tuple[SliceLesionModel, ...]
-    threshold: float
-    min_lesion_ml: float = 0.0
+    models: tuple[SliceLesionModel, ...] = ()
 
     @classmethod
     def of(
-        cls, models: tuple[SliceLesionModel, ...], threshold: float | None, min_lesion_ml: float
-    ) -> Self:
-        """Put models together; see the class.
+        cls, models: Sequence[SliceLesionModel], threshold: float | None, min_lesion_ml: float
+    ) -> "MeanLesionModel":
+        """Put models together.
+
+        Parameters
+        ----------
+        models : sequence of SliceLesionModel
+            See the class.
+        threshold : float or None
+            Mean probability from which a voxel counts as lesion; None: the mean of their
+            thresholds.
+        min_lesion_ml : float
+            See the class.
 
         Raises
         ------
@@ -52,37 +58,37 @@ class MeanLesionModel:
                     f"models.lesions: {model.identity.name} decides by vote and has no"
                     " probabilities to average; leave it out, or take it alone"
                 )
+        identity = ModelIdentity.of_several([model.identity for model in models])
         if len({model.network.spacing_mm for model in models}) > 1:
-            names = ", ".join(model.identity.name for model in models)
             raise ConfigurationError(
-                f"models.lesions: the pixels of {names} differ in size; leave all but one out"
+                f"models.lesions: the pixels of {identity.name} differ in size; leave all but one"
+                " out"
             )
-        return cls(models, MEAN_THRESHOLD if threshold is None else threshold, min_lesion_ml)
+        if len(identity.name) > MAX_NAME_LENGTH:
+            raise ConfigurationError(
+                f"models.lesions: the names {identity.name} are together longer than the"
+                f" {MAX_NAME_LENGTH} characters that DICOM allows; leave one out"
+            )
+        network = replace(
+            models[0].network,
+            identity=identity,
+            threshold=float(np.mean([model.network.threshold for model in models])),
+        ).with_threshold(threshold)
+        return cls(network, min_lesion_ml, tuple(models))
 
-    @property
-    def identity(self) -> ModelIdentity:
-        """Names and versions joined by +, and the hash of their hashes."""
-        identities = [model.identity for model in self.models]
-        return ModelIdentity(
-            "+".join(identity.name for identity in identities),
-            "+".join(identity.version for identity in identities),
-            hash_of_hashes(identity.sha256 for identity in identities),
-        )
+    def look(
+        self, view: AxialView, lungs_on_view: BoolMask
+    ) -> tuple[npt.NDArray[np.float16], float | None] | None:
+        """Return the mean of what the models see; see :meth:`SliceLesionModel.look`.
 
-    def find(self, volume: Volume, lungs: BoolMask) -> Lesions:
-        """Find the lesions inside the lungs, both on the volume's grid."""
-        view = AxialView.of(volume)
-        lungs_on_view = view.of_mask(lungs)
-        network = self.models[0].network.with_threshold(self.threshold)
-        total = np.zeros(network.grid_shape(view), dtype=np.float32)
+        The probability of COVID-19 is that of the last model that tells one.
+        """
+        total = np.zeros(self.network.grid_shape(view), dtype=np.float32)
         covid19_probability = None
         for model in self.models:
             seen = model.look(view, lungs_on_view)
             if seen is None:
-                return Lesions(np.zeros_like(lungs))
+                return None
             total += seen[0]
             covid19_probability = covid19_probability if seen[1] is None else seen[1]
-        mean = (total / len(self.models)).astype(np.float16)
-        mask = lesion_mask(mean, view, network, self.min_lesion_ml)
-        mask &= lungs_on_view
-        return Lesions(view.on_source_grid(mask), covid19_probability)
+        return (total / len(self.models)).astype(np.float16), covid19_probability

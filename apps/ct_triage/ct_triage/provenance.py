@@ -67,9 +67,9 @@ class ModelIdentity:
     Attributes
     ----------
     name : str
-        Name of the bundle.
+        Name of the bundle; of several, joined by +.
     version : str
-        Version of the bundle.
+        Version of the bundle; of several, joined by +.
     sha256 : str
         Hash of the weight file, 64 hexadecimal digits; of several files see `hash_of_hashes`.
     """
@@ -77,6 +77,24 @@ class ModelIdentity:
     name: str
     version: str
     sha256: str
+
+    @classmethod
+    def of_several(cls, identities: Sequence["ModelIdentity"]) -> "ModelIdentity":
+        """Return the identity of models that give one result together."""
+        return cls(
+            "+".join(identity.name for identity in identities),
+            "+".join(identity.version for identity in identities),
+            hash_of_hashes(identity.sha256 for identity in identities),
+        )
+
+    @property
+    def labels(self) -> list[str]:
+        """Name and version, of several models one by one."""
+        names, versions = self.name.split("+"), self.version.split("+")
+        # One model may have a + of its own in either.
+        if len(names) != len(versions):
+            return [f"{self.name} {self.version}"]
+        return [f"{name} {version}" for name, version in zip(names, versions, strict=True)]
 
 
 def hash_of_hashes(hashes: Iterable[str]) -> str:
@@ -194,7 +212,7 @@ def device_serial_number(origin: Origin) -> str:
 
 def software_versions(origin: Origin) -> tuple[str, ...]:
     """Name and version of the application and of each model."""
-    return (f"{APPLICATION} {__version__}", *(f"{m.name} {m.version}" for m in origin.models))
+    return (f"{APPLICATION} {__version__}", *(label for m in origin.models for label in m.labels))
 
 
 def instance_attributes(
