@@ -1,4 +1,4 @@
-"""``python -m tools.bench.stock_chain STUDY RESULT MODELS``: the same networks, stock operators.
+"""``python -m tools.bench.stock_chain STUDY RESULT MODELS``: two of the networks, stock operators.
 
 Loader, selector, volume, one bundle operator and one segmentation writer for each network. No
 right and left, no severity, no report: the chain has no operators for them.

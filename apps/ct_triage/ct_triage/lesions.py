@@ -165,7 +165,9 @@ class MultitaskLesionModel(SliceLesionModel):
     ) -> tuple[npt.NDArray[np.float16], float | None]:
         """Lesion probabilities as above, and the probability of COVID-19."""
         batches, images = zip(*self.network.images(view, region), strict=True)
-        outputs = self.network.run(torch.cat(images))
+        image = torch.cat(images)
+        del images  # They would lie beside it in memory while the network runs.
+        outputs = self.network.run(image)
         try:
             logits, identification = outputs
             logit = identification / self.network.temperature
