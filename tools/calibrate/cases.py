@@ -1,7 +1,7 @@
 """Dice of one case at every threshold, from its probability map or from its CT."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ct_triage.configuration import Configuration
 from ct_triage.errors import TriageError
 from ct_triage.lesion_models import LESION_MODELS, load_lesion_model
-from ct_triage.lesions import LesionModel, SliceLesionModel, lesion_mask
+from ct_triage.lesions import LesionModel, SliceLesionModel
 from ct_triage.lungs import segment_lungs
 from ct_triage.network import AxialView, SliceNetwork
 from tools.evaluate.ct import as_volume, read_ct
@@ -111,11 +111,11 @@ class Application:
         seen = self.lesion.look(view, lungs)
         dice = []
         for threshold in THRESHOLDS:
-            found = np.zeros_like(lungs)
-            if seen is not None:
-                network = self.lesion.network.with_threshold(threshold)
-                found = lesion_mask(seen[0].copy(), view, network, self.lesion.min_lesion_ml)
-            dice.append(_dice(view.on_source_grid(found & lungs), truth.array))
+            model = replace(self.lesion, network=self.lesion.network.with_threshold(threshold))
+            found = (
+                np.zeros_like(right) if seen is None else model.mark(seen[0].copy(), view, lungs)
+            )
+            dice.append(_dice(found, truth.array))
         return dice
 
 

@@ -359,8 +359,8 @@ def run(arguments: argparse.Namespace) -> Report:
     patients = _patients(arguments.lungs, arguments.patients)
     output, models = arguments.output.resolve(), arguments.models.resolve()
     identified_by = None if arguments.identify_by == "none" else arguments.identify_by
-    names = Configuration().models
-    used = [names.lungs, *arguments.lesions.split("+"), *([identified_by] if identified_by else [])]
+    names = Configuration().models.model_copy(update={"lesions": arguments.lesions})
+    used = [names.lungs, *names.lesion_bundles, *([identified_by] if identified_by else [])]
     keep_settings(
         output,
         {

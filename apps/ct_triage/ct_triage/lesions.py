@@ -118,9 +118,15 @@ class SliceLesionModel:
         if seen is None:
             return Lesions(np.zeros_like(lungs))
         probabilities, covid19_probability = seen
+        return Lesions(self.mark(probabilities, view, lungs_on_view), covid19_probability)
+
+    def mark(
+        self, probabilities: npt.NDArray[np.float16], view: AxialView, lungs_on_view: BoolMask
+    ) -> BoolMask:
+        """Return the lesions inside the lungs on the volume's grid; see `lesion_mask`."""
         mask = lesion_mask(probabilities, view, self.network, self.min_lesion_ml)
         mask &= lungs_on_view
-        return Lesions(view.on_source_grid(mask), covid19_probability)
+        return view.on_source_grid(mask)
 
     def look(
         self, view: AxialView, lungs_on_view: BoolMask
