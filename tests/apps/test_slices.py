@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import ResizeWithPadOrCrop
 from oracle import write_oracle_bundle
 from pydicom import dcmread
+from scipy.special import expit
 
 from ct_triage.configuration import Configuration
 from ct_triage.errors import ModelError
@@ -77,10 +78,14 @@ def test_the_bundle_gives_what_its_own_code_gives(untrained: Path) -> None:
     found = classifier.probabilities(volume, lungs)
 
     view = AxialView.of(volume)
-    low, high = json.loads((untrained / "configs" / "inference.json").read_text())["hu_window"]
-    image = torch.from_numpy((view.voxels[1:4].astype(np.float32) - low) / (high - low))[:, None]
+    config = json.loads((untrained / "configs" / "inference.json").read_text())
+    low, high = config["hu_window"]
+    unit = torch.from_numpy((view.voxels.astype(np.float32) - low) / (high - low))
+    # Each with the slice 5 mm below and the one 5 mm above.
+    image = torch.stack([unit[middle - 1 : middle + 2] for middle in (1, 2, 3)])
     with torch.inference_mode():
-        expected = network(image).sigmoid().numpy()
+        logits = bundle_package.smooth_along_slices(network(image), 5, config["smooth_slices_mm"])
+    expected = expit(logits)
     difference = np.abs(found - expected)
     # Untrained, it ranks hundreds of boxes of nearly the same score: rounding swaps some.
     assert np.median(difference) < 1e-5

@@ -28,6 +28,7 @@ from monai.data import MetaTensor
 
 from ct_triage.lesion_models import LESION_MODELS
 from ct_triage.network import AxialView
+from ct_triage.slices import SliceClassifier
 from ct_triage.volume import Volume
 from tools.phantom import Phantom, write_dicom_series
 
@@ -123,7 +124,9 @@ def test_fine_voxels_are_smoothed_before_they_are_sampled(name: str, resampled: 
         assert np.sum(profile * place**2) == pytest.approx(variance, rel=0.05, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["lesion_segmentation_2d", "multitask_triage"])
+@pytest.mark.parametrize(
+    "name", ["lesion_segmentation_2d", "multitask_triage", "mask_rcnn_classifier"]
+)
 @pytest.mark.parametrize("slice_mm", [1.6, 2.5, 3.0, 6.0, 12.0])
 def test_the_slices_around_each_are_those_that_the_application_takes(
     slice_mm: float, name: str
@@ -138,7 +141,10 @@ def test_the_slices_around_each_are_those_that_the_application_takes(
 
     affine = np.diag([slice_mm, 2.0, 2.0, 1.0])[[2, 1, 0, 3]]
     view = AxialView.of(Volume(hu, affine, ()))
-    network = LESION_MODELS[name].load(BUNDLES_FOLDER / name, None, 0).network
+    folder = BUNDLES_FOLDER / name
+    lesions = LESION_MODELS.get(name)
+    model = lesions.load(folder, None, 0) if lesions else SliceClassifier.load(folder)
+    network = model.network
     images = [image for _, image in network.images(view)]
     torch.testing.assert_close(
         channels.as_tensor().permute(3, 0, 1, 2), torch.cat(images).cpu(), rtol=0, atol=1e-6

@@ -109,7 +109,7 @@ def test_the_detector_has_the_hyperparameters_of_table_2() -> None:
     assert (heads.nms_thresh, heads.score_thresh, heads.detections_per_img) == (0.25, 0.05, 100)
     assert heads.proposal_matcher.high_threshold == 0.75
     detector.train()
-    image = torch.rand(1, 64, 64)
+    image = torch.rand(3, 64, 64)
     opacity = np.zeros((1, 64, 64), np.uint8)
     opacity[0, 10:30, 10:30] = 1
     target = package.lesion_targets({"opacity": opacity}, smallest=4)["target"]
@@ -147,6 +147,22 @@ def test_slices_keep_their_size_and_values(training: bool) -> None:
     assert torch.equal(batch.tensors[1], slices[1])
 
 
+def test_detections_are_ranked_by_how_sure_their_masks_are_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def found(*_: object) -> list[dict[str, torch.Tensor]]:
+        masks = torch.zeros(3, 1, 8, 8)
+        masks[0, 0, :4], masks[0, 0, 4:] = 0.6, 0.4
+        masks[1, 0, :2, :4] = torch.tensor([0.9, 0.8, 0.9, 0.8])
+        masks[2] = 0.2
+        return [{"scores": torch.tensor([0.9, 0.8, 0.7]), "masks": masks}]
+
+    monkeypatch.setattr(MaskRCNN, "forward", found)
+    (result,) = _detector().eval()([])
+    # Of the third's mask no pixel is left.
+    assert result["scores"].tolist() == pytest.approx([0.9 * 0.6, 0.8 * 0.85, 0])
+
+
 def test_targets_are_the_connected_pieces_of_each_class() -> None:
     opacity = np.zeros((1, 20, 30), np.uint8)
     opacity[0, 2:6, 3:10] = 1
@@ -167,7 +183,7 @@ def test_targets_are_the_connected_pieces_of_each_class() -> None:
 def test_each_mode_trains_what_it_says(trained: str, backbone: str) -> None:
     network = package.LesionClassifier(_detector(backbone), trained=trained, number=32).train()
     assert not any(module.training for module in network.detector.modules())
-    package.one_hot(network(torch.rand(1, 1, 64, 64)), torch.tensor([1])).backward()
+    package.one_hot(network(torch.rand(1, 3, 64, 64)), torch.tensor([1])).backward()
     learning = {name for name, p in network.named_parameters() if p.requires_grad}
     with_gradient = {name for name, p in network.named_parameters() if p.grad is not None}
     assert learning == with_gradient
@@ -206,7 +222,7 @@ def test_an_unknown_mode_is_refused() -> None:
 
 def test_the_pyramid_of_a_unet_has_half_the_resolution_and_so_on() -> None:
     backbone = parsed(BUNDLE, "train").get_parsed_content("backbone").eval()
-    maps = backbone(torch.rand(2, 1, 64, 96))
+    maps = backbone(torch.rand(2, 3, 64, 96))
     assert list(maps) == ["0", "1", "2", "3", "pool"]
     assert len(maps) == backbone.levels
     sizes = [tuple(each.shape) for each in maps.values()]
@@ -225,12 +241,12 @@ def test_the_finest_level_of_the_pyramid_sees_every_pixel() -> None:
     backbone.decoder[-1].register_forward_hook(lambda *call: finest.append(call[-1]))
     backbone.lateral[0].register_forward_pre_hook(lambda _, call: seen.append(call[0]))
     with torch.no_grad():
-        backbone(torch.rand(1, 1, 64, 96))
+        backbone(torch.rand(1, 3, 64, 96))
     channels = 4 * finest[0].shape[1]
     assert torch.equal(nn.functional.pixel_shuffle(seen[0][:, :channels], 2), finest[0])
 
 
-def test_training_starts_from_a_network_of_single_slices(tmp_path: Path) -> None:
+def test_training_starts_from_the_slice_network(tmp_path: Path) -> None:
     slices = parsed(BUNDLES_FOLDER / "lesion_segmentation_2d", "inference")
     torch.manual_seed(5)
     trained = slices.get_parsed_content("network_def").eval()
@@ -238,14 +254,13 @@ def test_training_starts_from_a_network_of_single_slices(tmp_path: Path) -> None
     parser = parsed(BUNDLE, "train", slice_weights=str(tmp_path / "slices.pt"))
     backbone = parser.get_parsed_content("detector").backbone.eval()
     parser.get_parsed_content("start_from_slices")
-    image = torch.rand(1, 1, 64, 64)
+    image = torch.rand(1, 3, 64, 64)
     finest: list[torch.Tensor] = []
     backbone.decoder[-1].register_forward_hook(lambda *call: finest.append(call[-1]))
     with torch.no_grad():
         backbone(image)
         unet, head = trained.network
-        thrice = unet(image.expand(-1, 3, -1, -1))
-        torch.testing.assert_close(head(finest[0]), head(thrice), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(head(finest[0]), head(unet(image)), rtol=1e-4, atol=1e-5)
 
 
 def test_a_resnet_does_not_start_from_a_unet(tmp_path: Path) -> None:
@@ -254,14 +269,35 @@ def test_a_resnet_does_not_start_from_a_unet(tmp_path: Path) -> None:
         parser.get_parsed_content("start_from_slices")
 
 
+def test_boxes_are_computed_in_float32_where_maps_are_not() -> None:
+    torch.manual_seed(0)
+    detector = _detector().eval()
+    slices = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        exact = detector.backbone(slices)
+        package.compute_in_bfloat16(detector, "cpu")
+        inner: list[torch.dtype] = []
+        boxes: list[torch.dtype] = []
+        first = next(m for m in detector.backbone.modules() if isinstance(m, nn.Conv2d))
+        first.register_forward_hook(lambda *call: inner.append(call[-1].dtype))
+        detector.rpn.register_forward_hook(lambda *call: boxes.append(call[-1][0][0].dtype))
+        maps = detector.backbone(slices)
+        detector(list(slices))
+    assert set(inner) == {torch.bfloat16}
+    assert set(boxes) == {torch.float32}
+    for name, values in maps.items():
+        assert values.dtype == torch.float32
+        assert (values - exact[name]).abs().mean() < 0.05 * exact[name].abs().mean()
+
+
 def test_slices_of_any_size_are_padded_to_what_the_backbone_takes() -> None:
     network = package.LesionClassifier(_detector()).eval()
     seen: list[torch.Tensor] = []
     network.detector.backbone.register_forward_pre_hook(lambda _, call: seen.append(call[0]))
-    image = torch.rand(1, 1, 70, 100)
+    image = torch.rand(1, 3, 70, 100)
     with torch.no_grad():
         assert network(image).shape == (1, 3)
-    assert seen[0].shape == (1, 1, 96, 128)
+    assert seen[0].shape == (1, 3, 96, 128)
     assert torch.equal(seen[0][..., :70, :100], image)
     assert not seen[0][..., 70:, :].any()
     assert not seen[0][..., 100:].any()
@@ -273,7 +309,7 @@ def test_torchscript_equals_eager_for_any_number_of_slices(backbone: str) -> Non
     network = package.LesionClassifier(_detector(backbone)).eval()
     script = torch.jit.script(network)
     for slices, rows, columns in ((1, 64, 64), (3, 80, 97)):
-        image = torch.rand(slices, 1, rows, columns)
+        image = torch.rand(slices, 3, rows, columns)
         with torch.no_grad():
             eager = network(image)
             assert eager.shape == (slices, 3)
@@ -285,7 +321,7 @@ def test_a_slice_is_classified_alone_as_among_others(backbone: str) -> None:
     """In double precision: rounding would swap boxes of nearly equal score in the ranking."""
     torch.manual_seed(0)
     network = package.LesionClassifier(_detector(backbone)).eval().double()
-    image = torch.rand(3, 1, 80, 97).double()
+    image = torch.rand(2, 3, 80, 97).double()
     with torch.no_grad():
         alone = torch.cat([network(one[None]) for one in image])
         assert torch.allclose(network(image), alone, atol=1e-9)
@@ -354,11 +390,16 @@ def test_the_illest_slices_speak_for_a_study() -> None:
 
 def test_a_study_is_measured_by_all_of_its_slices(tmp_path: Path) -> None:
     ill, healthy = [4.0, -4.0, -4.0], [-4.0, -4.0, 4.0]
-    metrics = package.ClassificationMetrics(str(tmp_path))
+    metrics = package.ClassificationMetrics(0.0, str(tmp_path))
     engine = Engine(lambda _, batch: batch)
     metrics.attach(engine)
     # One slice in thirty shows the disease; the others have no say in the figures of slices.
-    engine.state.batch = {"name": ["a"] * 30, "shows": [True] + [False] * 29}
+    engine.state.batch = {
+        "name": ["a"] * 30,
+        "slice": list(range(30)),
+        "slice_mm": [5.0] * 30,
+        "shows": [True] + [False] * 29,
+    }
     logits = torch.tensor([ill] + [healthy] * 29)
     engine.state.output = {"pred": logits, "label": torch.zeros(30, dtype=torch.int64)}
     engine.fire_event(Events.ITERATION_COMPLETED)
@@ -368,6 +409,43 @@ def test_a_study_is_measured_by_all_of_its_slices(tmp_path: Path) -> None:
     for file, expected in {"slices.csv": ["COVID-19"], "studies.csv": ["control"]}.items():
         with (tmp_path / file).open() as stream:
             assert [row["class"] for row in csv.DictReader(stream)] == expected
+
+
+def test_slices_have_a_say_in_the_class_of_those_around_them() -> None:
+    # 10 mm are two slices: of a Gaussian's weight, 0.2 fall on the slice itself.
+    one = np.zeros((41, 3))
+    one[20] = (5.0, 0.0, -5.0)
+    smooth = package.smooth_along_slices(one, slice_mm=5.0, deviation_mm=10.0)
+    assert smooth.sum(axis=0) == pytest.approx([5, 0, -5], abs=1e-6)
+    places = np.arange(41) - 20
+    assert np.sum(smooth[:, 0] / 5 * places**2) == pytest.approx(2**2, rel=0.02)
+    assert smooth[20] == pytest.approx([0.9974, 0, -0.9974], abs=1e-3)
+    assert np.array_equal(package.smooth_along_slices(one, 5.0, 0.0), one)
+
+
+def test_each_study_is_smoothed_by_itself_in_the_order_of_its_slices(tmp_path: Path) -> None:
+    metrics = package.ClassificationMetrics(10.0, str(tmp_path))
+    engine = Engine(lambda _, batch: batch)
+    metrics.attach(engine)
+    order = np.random.default_rng(0).permutation(40)
+    names = ["ab"[place // 20] for place in order]
+    logits = torch.zeros(40, 3)
+    # In "a" the tenth slice looks healthy among ill ones; "b" is healthy.
+    for row, place in enumerate(order):
+        healthy = place == 10 or place >= 20
+        logits[row] = torch.tensor([-4.0, -4, 4]) if healthy else torch.tensor([4.0, -4, -4])
+    engine.state.batch = {
+        "name": names,
+        "slice": [int(place) % 20 for place in order],
+        "slice_mm": [5.0] * 40,
+        "shows": [True] * 40,
+    }
+    labels = torch.tensor([0 if name == "a" else 2 for name in names])
+    engine.state.output = {"pred": logits, "label": labels}
+    engine.fire_event(Events.ITERATION_COMPLETED)
+    engine.fire_event(Events.EPOCH_COMPLETED)
+    assert engine.state.metrics["accuracy"] == 1
+    assert engine.state.metrics["study_accuracy"] == 1
 
 
 def test_whole_studies_keep_slices_that_show_no_disease(folder: Path) -> None:
@@ -404,6 +482,7 @@ def test_both_stages_train_evaluate_and_infer(folder: Path, tmp_path: Path) -> N
         BUNDLE,
         "train",
         *(*options, "--output_dir", first, "--max_epochs", 6, "--val_interval", 6),
+        *("--bfloat16", True),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]

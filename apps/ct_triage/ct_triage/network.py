@@ -118,7 +118,7 @@ class SliceNetwork:
         About how far below and above a slice the two further slices lie that it sees beside it, as
         channels in that order; None where it sees each slice alone.
     smooth_slices_mm : float
-        Deviation of the Gaussian that smooths probabilities along the slices; 0 for none.
+        Deviation of the Gaussian that smooths what is told of slices along them; 0 for none.
     device : torch.device
         Where the module is.
     config : mapping
@@ -240,8 +240,15 @@ class SliceNetwork:
         """Smooth probabilities ``grid_shape(view)`` along the slices of a region, in place."""
         if self.smooth_slices_mm:
             seen = probabilities[region or ...]
-            sigma = self.smooth_slices_mm / view.spacing_of_grid_mm(probabilities.shape)[0]
-            seen[:] = gaussian_filter1d(seen.astype(np.float32), sigma, axis=0, mode="nearest")
+            seen[:] = self.smoothed(seen.astype(np.float32), view)
+
+    def smoothed(self, values: npt.NDArray[np.float32], view: AxialView) -> npt.NDArray[np.float32]:
+        """Smooth values (slices, ...) of successive slices of the network's grid along them."""
+        if not self.smooth_slices_mm:
+            return values
+        sigma = self.smooth_slices_mm / view.spacing_of_grid_mm(self.grid_shape(view))[0]
+        result: npt.NDArray[np.float32] = gaussian_filter1d(values, sigma, axis=0, mode="nearest")
+        return result
 
     def run(self, image: torch.Tensor) -> Any:
         """Return what the module makes of images (slices, channels, rows, columns)."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from scipy.special import expit
 
 from ct_triage.errors import ModelError
 from ct_triage.network import AxialView, SliceNetwork, bounding_region
@@ -28,12 +29,12 @@ MAX_SLICE_SIZE = 1024
 
 @dataclass(frozen=True, slots=True)
 class SliceClassifier:
-    """A network that tells the class of single axial slices.
+    """A network that tells the class of axial slices, each seen with its neighbours.
 
     Attributes
     ----------
     network : SliceNetwork
-        (slices, 1, rows, columns) float32 in [0, 1] to logits (slices, 3).
+        (slices, channels, rows, columns) float32 in [0, 1] to logits (slices, 3).
     slice_size : tuple of 2 ints
         Rows and columns that it takes.
     """
@@ -104,7 +105,8 @@ class SliceClassifier:
                     " another bundle for models.slices"
                 )
             logits.append(output)
-        result: npt.NDArray[np.float32] = torch.cat(logits).sigmoid().cpu().numpy()
+        smooth = self.network.smoothed(torch.cat(logits).cpu().numpy(), view)
+        result: npt.NDArray[np.float32] = expit(smooth)
         return result
 
 

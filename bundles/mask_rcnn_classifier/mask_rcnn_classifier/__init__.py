@@ -18,11 +18,18 @@ from .detector import copy_weights, mask_rcnn
 from .engine import (
     SliceInferer,
     collate,
+    compute_in_bfloat16,
     one_hot,
     prepare_detection,
     sum_of_losses,
 )
-from .metrics import ClassificationMetrics, DetectionMetrics, StudyTable, aggregate_slices
+from .metrics import (
+    ClassificationMetrics,
+    DetectionMetrics,
+    StudyTable,
+    aggregate_slices,
+    smooth_along_slices,
+)
 from .shared import held_out
 
 __all__ = [
@@ -36,6 +43,7 @@ __all__ = [
     "aggregate_slices",
     "class_weights",
     "collate",
+    "compute_in_bfloat16",
     "copy_weights",
     "draw_images",
     "find_studies",
@@ -47,6 +55,7 @@ __all__ = [
     "rank_boxes",
     "read_slices",
     "resnet_pyramid",
+    "smooth_along_slices",
     "start_from_slices",
     "sum_of_losses",
 ]

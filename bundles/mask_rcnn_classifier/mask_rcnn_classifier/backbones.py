@@ -1,4 +1,4 @@
-"""What Mask R-CNN finds lesions in: pyramids of feature maps of a slice of one channel."""
+"""What Mask R-CNN finds lesions in: pyramids of feature maps of a slice and its neighbours."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class UNetPyramid(nn.Module):
         self.divisor = 2 ** len(encoder)
 
     def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Map (n, 1, rows, columns) to levels "0", "1", ... and "pool", the finest first."""
+        """Map (n, channels, rows, columns) to levels "0", "1", ... and "pool", the finest first."""
         x = slices
         skips: list[torch.Tensor] = []
         for block in self.encoder:
@@ -98,10 +98,6 @@ def resnet_pyramid(
         norm_layer=nn.BatchNorm2d,
         trainable_layers=5,
         returned_layers=list(stages),
-    )
-    first = pyramid.body.conv1
-    pyramid.body.conv1 = nn.Conv2d(
-        1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False
     )
     widths = [pyramid.fpn.inner_blocks[i][0].in_channels for i in range(len(stages))]
     pyramid.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool())

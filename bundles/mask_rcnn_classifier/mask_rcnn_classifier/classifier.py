@@ -150,7 +150,7 @@ class LesionClassifier(nn.Module):
         self.box_predictor.load_state_dict(heads.box_predictor.state_dict())
 
     def forward(self, slices: torch.Tensor) -> torch.Tensor:
-        """Classify slices (n, 1, rows, columns) in 0..1: logits (n, classes)."""
+        """Classify slices (n, channels, rows, columns) in 0..1: logits (n, classes)."""
         return self.s(self.regions(slices))
 
     def regions(self, slices: torch.Tensor) -> torch.Tensor:

@@ -76,7 +76,7 @@ def read_slices(
     studies
         From `find_studies`.
     transform
-        Makes "image" (1, rows, columns, slices) in 0..1 and "opacity" of the same shape.
+        Makes "image" (channels, rows, columns, slices) in 0..1 and "opacity" (1, rows, ...).
     lesions_only
         Leave out slices of controls too; stage one learns from slices with lesions.
     smallest
@@ -88,12 +88,14 @@ def read_slices(
     Returns
     -------
     list of dict
-        "name" of the study, "slice" index, "image" (1, rows, columns) float16, "opacity" uint8,
-        "category"; "shows" is False for a slice that is left out unless `whole`.
+        "name" of the study, "slice" index, "slice_mm" from one to the next, "image" (channels,
+        rows, columns) float16, "opacity" uint8, "category"; "shows" is False for a slice that is
+        left out unless `whole`.
     """
     slices = []
     for study in tqdm(list(studies), desc="reading", unit=" studies", disable=None):
         volume = transform(study)
+        slice_mm = float(volume["image"].pixdim[-1])
         for index in range(volume["image"].shape[-1]):
             opacity = torch.as_tensor(np.asarray(volume["opacity"][..., index]), dtype=torch.uint8)
             ill = int((opacity > 0).sum()) >= smallest
@@ -104,6 +106,7 @@ def read_slices(
                     {
                         "name": study["name"],
                         "slice": index,
+                        "slice_mm": slice_mm,
                         "image": image.half(),
                         "opacity": opacity,
                         "category": study["category"],

@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from ignite.utils import apply_to_tensor
+from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
+from torchvision.models.detection import MaskRCNN
 
 from .classifier import LesionClassifier
 from .data import CLASSES
 from .detector import opacity_map
+from .metrics import smooth_along_slices
 
 
 def collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -41,6 +45,29 @@ def sum_of_losses(pred: Mapping[str, torch.Tensor], _targets: Any) -> torch.Tens
     return torch.stack(list(pred.values())).sum()
 
 
+def compute_in_bfloat16(detector: MaskRCNN, device_type: str) -> None:
+    """Let a detector compute its feature maps and branches in bfloat16, boxes in float32.
+
+    Parameters
+    ----------
+    detector
+        Changed in place.
+    device_type
+        "cpu" or "cuda", where it runs.
+    """
+    heads = detector.roi_heads
+    for part in (
+        *(detector.backbone, detector.rpn.head),
+        *(heads.box_head, heads.mask_head, heads.mask_predictor),
+    ):
+        part.forward = torch.autocast(device_type, torch.bfloat16)(part.forward)
+        part.register_forward_hook(lambda _part, _input, output: apply_to_tensor(output, _float))
+
+
+def _float(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float()
+
+
 def one_hot(logits: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
     """Binary cross-entropy of the classes' logits, each a yes or no (paper, equation 2)."""
     truth = torch.nn.functional.one_hot(category, len(CLASSES)).to(logits)
@@ -52,21 +79,26 @@ class SliceInferer(Inferer):
 
     Parameters
     ----------
+    smooth_slices_mm
+        Deviation of the Gaussian that smooths logits along the slices.
     chunk_slices
         Slices at a time.
     with_opacity
         Also paint what is detected.
     """
 
-    def __init__(self, chunk_slices: int = 16, with_opacity: bool = True) -> None:
+    def __init__(
+        self, smooth_slices_mm: float, chunk_slices: int = 16, with_opacity: bool = True
+    ) -> None:
         super().__init__()
+        self.smooth_slices_mm = smooth_slices_mm
         self.chunk_slices = chunk_slices
         self.with_opacity = with_opacity
 
     def __call__(
-        self, inputs: torch.Tensor, network: LesionClassifier, *args: Any, **kwargs: Any
+        self, inputs: MetaTensor, network: LesionClassifier, *args: Any, **kwargs: Any
     ) -> dict[str, torch.Tensor]:
-        """Classify (1, 1, rows, columns, slices).
+        """Classify (1, channels, rows, columns, slices) with the affine of its slices.
 
         Returns
         -------
@@ -78,11 +110,13 @@ class SliceInferer(Inferer):
         series = plain[0].permute(3, 0, 1, 2)
         logits, maps = [], []
         for chunk in series.split(self.chunk_slices):
-            logits.append(network(chunk, *args, **kwargs).sigmoid())
+            logits.append(network(chunk, *args, **kwargs))
             if self.with_opacity:
                 detections = network.detector(list(chunk))
                 maps += [opacity_map(found, chunk.shape[-2:]) for found in detections]
-        result = {"slices": torch.cat(logits)[None]}
+        slice_mm = float(inputs.pixdim[0][-1])
+        smooth = smooth_along_slices(torch.cat(logits).cpu(), slice_mm, self.smooth_slices_mm)
+        result = {"slices": torch.from_numpy(smooth).sigmoid().float()[None]}
         if self.with_opacity:
             result["opacity"] = torch.stack(maps, dim=-1)[None, None]
         return result

@@ -7,8 +7,10 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from itertools import groupby, starmap
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +19,12 @@ from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from scipy.ndimage import gaussian_filter1d
+from scipy.special import expit
 from sklearn.metrics import confusion_matrix
 
 from .data import CLASSES, CONTROL
+from .detector import MASK_THRESHOLD
 from .shared import gathered, is_first_process, write_table
 
 LESIONS = ("ground glass", "consolidation")
@@ -27,6 +32,17 @@ LESIONS = ("ground glass", "consolidation")
 Detected = tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]
 # Name of the study, probabilities of the classes, index of the true class.
 Judged = tuple[str, list[float], int]
+
+
+class JudgedSlice(NamedTuple):
+    """What the classifier says of a slice and what it is; see `data.read_slices`."""
+
+    study: str
+    index: int
+    slice_mm: float
+    logits: list[float]
+    label: int
+    shows: bool
 
 
 class DetectionMetrics:
@@ -61,7 +77,7 @@ class DetectionMetrics:
                 **{"study": study, "slice": index, "patient": study.split(".")[0]},
                 **{"height": height, "width": width},
             }
-            found = _instances(pred["masks"][:, 0] >= 0.5, pred["labels"])
+            found = _instances(pred["masks"][:, 0] >= MASK_THRESHOLD, pred["labels"])
             for instance, score in zip(found, pred["scores"].tolist(), strict=True):
                 instance["score"] = score
             truth = _instances(label["masks"] > 0, label["labels"])
@@ -139,21 +155,23 @@ def average_precision(
 class ClassificationMetrics:
     """Sensitivity and PPV of each class, accuracy and weighted F1 (paper, equations 3 to 6).
 
-    Reads "pred" (slices, classes) logits and "label" (slices,) from an engine's output, and the
-    studies' names from its batch; measures the slices that show their study's class ("shows" of
-    the batch), and studies by `aggregate_slices` of all that there are.
+    Reads "pred" (slices, classes) logits and "label" (slices,) from an engine's output, and where
+    the slices lie from its batch; measures those that show their study's class ("shows" of the
+    batch), after `smooth_along_slices`, and studies by `aggregate_slices` of all that there are.
 
     Parameters
     ----------
+    smooth_slices_mm
+        Deviation of the Gaussian that smooths logits along the slices.
     output_dir
         Folder of ``summary.csv`` and, with true class, class and probabilities of each,
         ``slices.csv`` and ``studies.csv``; None writes none.
     """
 
-    def __init__(self, output_dir: str | None = None) -> None:
+    def __init__(self, smooth_slices_mm: float, output_dir: str | None = None) -> None:
+        self.smooth_slices_mm = smooth_slices_mm
         self.output_dir = output_dir
-        # With each whether it shows its study's class.
-        self.rows: list[tuple[Judged, bool]] = []
+        self.rows: list[JudgedSlice] = []
 
     def attach(self, engine: Engine) -> None:
         """Listen to an evaluator."""
@@ -162,21 +180,23 @@ class ClassificationMetrics:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
 
     def _add(self, engine: Engine) -> None:
-        probabilities = engine.state.output["pred"].sigmoid().tolist()
-        labels = engine.state.output["label"].tolist()
-        batch = engine.state.batch
-        judged = zip(batch["name"], probabilities, labels, strict=True)
-        self.rows += list(zip(judged, batch["shows"], strict=True))
+        batch, output = engine.state.batch, engine.state.output
+        where = (batch[key] for key in ("name", "slice", "slice_mm"))
+        said = (output["pred"].tolist(), output["label"].tolist(), batch["shows"])
+        self.rows += starmap(JudgedSlice, zip(*where, *said, strict=True))
 
     def _finish(self, engine: Engine) -> None:
-        everything = gathered(self.rows)
-        slices = [judged for judged, shows in everything if shows]
-        of_study: dict[str, tuple[list[list[float]], int]] = {}
-        for (name, probabilities, label), _ in everything:
-            of_study.setdefault(name, ([], label))[0].append(probabilities)
-        studies = [
-            (name, aggregate_slices(rows)[1], label) for name, (rows, label) in of_study.items()
-        ]
+        rows = sorted(gathered(self.rows), key=attrgetter("study", "index"))
+        slices: list[Judged] = []
+        studies: list[Judged] = []
+        for name, group in groupby(rows, key=attrgetter("study")):
+            of_study = list(group)
+            logits = [row.logits for row in of_study]
+            smooth = smooth_along_slices(logits, of_study[0].slice_mm, self.smooth_slices_mm)
+            probabilities = expit(smooth).tolist()
+            judged = zip(of_study, probabilities, strict=True)
+            slices += [(name, values, row.label) for row, values in judged if row.shows]
+            studies.append((name, aggregate_slices(probabilities)[1], of_study[0].label))
         figures = _figures(slices)
         figures |= {f"study_{name}": value for name, value in _figures(studies).items()}
         engine.state.metrics.update(figures)
@@ -210,6 +230,24 @@ def classification_figures(truth: ArrayLike, predicted: ArrayLike) -> dict[str, 
     figures["accuracy"] = float(hits.sum() / matrix.sum())
     figures["f1"] = float((f1 * actual).sum() / matrix.sum())
     return figures
+
+
+def smooth_along_slices(logits: ArrayLike, slice_mm: float, deviation_mm: float) -> np.ndarray:
+    """Let the slices around each have a say in its class, with the weights of a Gaussian.
+
+    Parameters
+    ----------
+    logits
+        (slices, classes) of one study, in the slices' order.
+    slice_mm
+        From one slice to the next.
+    deviation_mm
+        Of the Gaussian; 0 leaves the logits as they are.
+    """
+    values = np.asarray(logits, dtype=float)
+    if not deviation_mm:
+        return values
+    return gaussian_filter1d(values, deviation_mm / slice_mm, axis=0, mode="nearest")
 
 
 def aggregate_slices(probabilities: ArrayLike, share: float = 0.5) -> tuple[int, list[float]]:
