@@ -78,6 +78,8 @@ def resnet_pyramid(
 ) -> nn.Module:
     """Build a torchvision ResNet with its feature pyramid, as in the paper, from random weights.
 
+    It takes three channels: a slice between its neighbours.
+
     Parameters
     ----------
     name
