@@ -145,6 +145,31 @@ def test_torchscript_equals_eager_for_any_number_of_slices(variant: str) -> None
             assert torch.allclose(a, b, atol=1e-6)
 
 
+def test_lesions_are_told_from_two_looks_and_the_study_from_the_first() -> None:
+    # So narrow a Gaussian smooths nothing.
+    network = _network(**{"network_def#sigma_pixels": 0.1})
+    slices = torch.rand(4, CHANNELS, 64, 96)
+    with torch.no_grad():
+        lesion, identification = network(slices)
+        of_mirrored, identification_of_mirrored = network(slices.flip(-1))
+        pooled = network.describe(slices.permute(1, 2, 3, 0)).permute(3, 0, 1, 2)
+        of_first = network.identification(pooled, studies=1)
+    torch.testing.assert_close(of_mirrored.flip(-1), lesion)
+    torch.testing.assert_close(identification, of_first)
+    assert not torch.allclose(identification, identification_of_mirrored)
+
+
+def test_training_looks_once() -> None:
+    network = _network().train()
+    seen: list[torch.Tensor] = []
+    network.encoder[0].register_forward_pre_hook(lambda _, call: seen.append(call[0]))
+    slices = torch.rand(4, CHANNELS, 64, 96)
+    network(slices)
+    assert len(seen) == 1
+    network.eval()(slices)
+    assert len(seen) == 3
+
+
 def test_studies_of_a_batch_are_classified_each_by_itself() -> None:
     network = _network()
     studies = torch.rand(2, CHANNELS, 64, 70, 5)

@@ -36,10 +36,10 @@ REPOSITORY = SOURCES.parents[1]
 # Bundle to the modules that its package shares with others.
 BUNDLE_MODULES: dict[str, tuple[str, ...]] = {
     "lung_segmentation": (),
-    "lesion_segmentation_2d": (),
+    "lesion_segmentation_2d": ("looks.py",),
     "lesion_segmentation_3d": ("slice_weights.py",),
     "lesion_ensemble": (),
-    "multitask_triage": ("shared.py", "slice_weights.py", "unet.py"),
+    "multitask_triage": ("looks.py", "shared.py", "slice_weights.py", "unet.py"),
     "mask_rcnn_classifier": ("shared.py", "slice_weights.py", "unet.py"),
 }
 BUNDLE_NAMES = tuple(BUNDLE_MODULES)

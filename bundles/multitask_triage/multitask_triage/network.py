@@ -8,12 +8,16 @@ from monai.networks.nets import UNet
 from monai.utils import convert_to_tensor
 from torch import nn
 
+from .looks import SmoothedMirror, logit_of_mean
 from .pyramid import IdentificationHead
 from .unet import unet_parts
 
 
 class MultitaskTriage(nn.Module):
     """Slice-wise U-Net whose feature maps also identify the study (paper 2.4, figure 3).
+
+    Outside of training, lesions are told from two looks at each slice, as it is and its smoothed
+    mirror image, by the mean of their probabilities. The study is identified by the first look.
 
     Parameters
     ----------
@@ -31,6 +35,8 @@ class MultitaskTriage(nn.Module):
         result.
     identification_only
         Whether only the identification head learns; the U-Net then stays in evaluation mode.
+    sigma_pixels
+        Deviation of the Gaussian that smooths a slice for the second look.
 
     Raises
     ------
@@ -47,6 +53,7 @@ class MultitaskTriage(nn.Module):
         dropout: float = 0.5,
         chunk_slices: int = 16,
         identification_only: bool = False,
+        sigma_pixels: float = 0.8,
     ) -> None:
         super().__init__()
         encoder, bottom, decoder = unet_parts(unet)
@@ -69,6 +76,7 @@ class MultitaskTriage(nn.Module):
             hidden=hidden,
             dropout=dropout,
         )
+        self.smoothed_mirror = SmoothedMirror(sigma_pixels)
         self.depth = depth
         self.divisor = 2 ** (depth - 1)
         self.step = 2 ** (self.level - 1)
@@ -107,9 +115,12 @@ class MultitaskTriage(nn.Module):
         lesions: list[torch.Tensor] = []
         descriptors: list[torch.Tensor] = []
         for start in range(0, slices.shape[0], chunk):
-            lesion, descriptor = self._of_chunk(slices[start : start + chunk])
+            part = slices[start : start + chunk]
+            lesion, features = self._of_chunk(part)
+            descriptors.append(self.identification.of_slices(features))
+            if not self.training:
+                lesion = logit_of_mean(lesion, self._of_chunk(self.smoothed_mirror(part))[0])
             lesions.append(lesion)
-            descriptors.append(descriptor)
         return torch.cat(lesions), self.identification(torch.cat(descriptors), studies)
 
     @torch.jit.unused
@@ -129,11 +140,12 @@ class MultitaskTriage(nn.Module):
         """
         self.eval()
         plain = convert_to_tensor(study, track_meta=False).permute(3, 0, 1, 2)
-        parts = [self._of_chunk(chunk)[1] for chunk in plain.split(self.chunk_slices)]
+        chunks = plain.split(self.chunk_slices)
+        parts = [self.identification.of_slices(self._of_chunk(chunk)[1]) for chunk in chunks]
         return torch.cat(parts).permute(1, 2, 3, 0).contiguous()
 
     def _of_chunk(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the lesion logits of some slices and their pooled feature maps."""
+        """Return the lesion logits of some slices and the feature maps that identify them."""
         rows, columns = slices.shape[-2], slices.shape[-1]
         bottom, right = -rows % self.divisor, -columns % self.divisor
         x = F.pad(slices, [0, right, 0, bottom])
@@ -149,8 +161,7 @@ class MultitaskTriage(nn.Module):
                 features = x
         # What was padded must not take part in the maxima.
         features = features[..., : -(-rows // self.step), : -(-columns // self.step)]
-        lesion = self.lesion(x)[..., :rows, :columns]
-        return lesion, self.identification.of_slices(features)
+        return self.lesion(x)[..., :rows, :columns], features
 
 
 class SliceClassifier(nn.Module):
