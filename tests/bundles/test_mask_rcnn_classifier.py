@@ -157,10 +157,40 @@ def test_detections_are_ranked_by_how_sure_their_masks_are_too(
         masks[2] = 0.2
         return [{"scores": torch.tensor([0.9, 0.8, 0.7]), "masks": masks}]
 
-    monkeypatch.setattr(MaskRCNN, "forward", found)
-    (result,) = _detector().eval()([])
+    detector = _detector().eval()
+    monkeypatch.setattr(detector, "detect", found)
+    (result,) = detector([])
     # Of the third's mask no pixel is left.
     assert result["scores"].tolist() == pytest.approx([0.9 * 0.6, 0.8 * 0.85, 0])
+
+
+def test_a_mirrored_slice_gives_mirrored_detections(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    detector = _detector().eval().double()
+    # Regions on the slice's middle are their own mirror images.
+    half, top = torch.arange(4.0, 28.0, 3.0), torch.arange(8.0)
+    regions = torch.stack([40 - half, top, 40 + half, top + half], dim=1).double()
+    monkeypatch.setattr(
+        detector.rpn, "forward", lambda images, _: ([regions] * len(images.tensors), {})
+    )
+    image = torch.rand(3, 64, 80).double()
+    with torch.no_grad():
+        (plain,), (mirrored,) = detector([image]), detector([image.flip(-1)])
+    assert len(plain["labels"]) > 2
+    for name in ("labels", "scores"):
+        torch.testing.assert_close(mirrored[name], plain[name])
+    torch.testing.assert_close(mirrored["masks"], plain["masks"].flip(-1), atol=1e-6, rtol=0)
+    left, top, right, bottom = plain["boxes"].unbind(1)
+    turned = torch.stack([80 - right, top, 80 - left, bottom], dim=1)
+    torch.testing.assert_close(mirrored["boxes"], turned)
+
+
+def test_regions_are_the_best_of_both_looks_without_those_that_overlap() -> None:
+    detector = parsed(BUNDLE, "train", proposals=3).get_parsed_content("detector").eval()
+    seen = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]])
+    mirrored = torch.tensor([[0.0, 0, 10, 11], [60, 0, 70, 10]])
+    (regions,) = detector.best_of([seen], [mirrored])
+    assert torch.equal(regions, torch.stack([seen[0], seen[1], mirrored[1]]))
 
 
 def test_targets_are_the_connected_pieces_of_each_class() -> None:

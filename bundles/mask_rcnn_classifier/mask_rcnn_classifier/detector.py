@@ -10,9 +10,10 @@ from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import maskrcnn_inference
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, nms
 
 LESION_CLASSES = 3
 """Background, ground glass (1), consolidation (2)."""
@@ -43,7 +44,10 @@ class SlicesAsTheyAre(GeneralizedRCNNTransform):
 
 
 class LesionDetector(MaskRCNN):
-    """torchvision's Mask R-CNN; what it detects is ranked by how sure its mask is, too.
+    """torchvision's Mask R-CNN, which looks twice when it detects and ranks by masks too.
+
+    In evaluation it sees each slice as it is and mirrored; classes, boxes and masks of a region are
+    the means of both.
 
     The score of a box says what it holds, not how well that is outlined (Huang et al. 2019, "Mask
     Scoring R-CNN"). So it is multiplied by the mean probability of the mask's pixels (Wang et al.
@@ -71,14 +75,66 @@ class LesionDetector(MaskRCNN):
             In evaluation "boxes" (n, 4), "labels" (n,), "scores" (n,) and "masks" (n, 1, rows,
             columns), probabilities, of each slice.
         """
-        result = super().forward(images, targets)
-        if not self.training:
-            for found in result:
-                masks = found["masks"]
-                inside = masks >= MASK_THRESHOLD
-                pixels = inside.sum(dim=(1, 2, 3)).clamp(min=1)
-                found["scores"] = found["scores"] * (masks * inside).sum(dim=(1, 2, 3)) / pixels
+        if self.training:
+            return super().forward(images, targets)
+        result = self.detect(images)
+        for found in result:
+            masks = found["masks"]
+            inside = masks >= MASK_THRESHOLD
+            pixels = inside.sum(dim=(1, 2, 3)).clamp(min=1)
+            found["scores"] = found["scores"] * (masks * inside).sum(dim=(1, 2, 3)) / pixels
         return result
+
+    @torch.jit.unused
+    def detect(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        """Detect as `MaskRCNN` does, by the means over slices and their mirror images."""
+        heads = self.roi_heads
+        views, _ = self.transform([*images, *(image.flip(-1) for image in images)])
+        sizes = views.image_sizes[: len(images)]
+        features = self.backbone(views.tensors)
+        proposals, _ = self.rpn(views, features)
+        regions = self.best_of(proposals[: len(images)], _mirrored(proposals[len(images) :], sizes))
+        pooled = heads.box_roi_pool(
+            features, regions + _mirrored(regions, sizes), views.image_sizes
+        )
+        logits, regression = heads.box_predictor(heads.box_head(pooled))
+        probabilities = torch.stack(logits.softmax(-1).chunk(2)).mean(0)
+        # The first of a box's four numbers is its shift along the columns.
+        codes, codes_mirrored = regression.unflatten(1, (-1, 4)).chunk(2)
+        codes = (codes + codes_mirrored * codes.new_tensor([-1, 1, 1, 1])) / 2
+        boxes, scores, labels = heads.postprocess_detections(
+            probabilities.log(), codes.flatten(1), regions, sizes
+        )
+        pooled = heads.mask_roi_pool(features, boxes + _mirrored(boxes, sizes), views.image_sizes)
+        masks = heads.mask_predictor(heads.mask_head(pooled)).chunk(2)
+        masks = [maskrcnn_inference(each, labels) for each in masks]
+        result = [
+            {"boxes": box, "scores": score, "labels": label, "masks": (mask + turned.flip(-1)) / 2}
+            for box, score, label, mask, turned in zip(boxes, scores, labels, *masks, strict=True)
+        ]
+        return self.transform.postprocess(result, sizes, sizes)
+
+    @torch.jit.unused
+    def best_of(self, seen: list[torch.Tensor], mirrored: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Choose from the proposals of both looks, best first, as many as of one."""
+        number, overlap = self.rpn.post_nms_top_n(), self.rpn.nms_thresh
+        regions = []
+        for looks in zip(seen, mirrored, strict=True):
+            boxes = torch.cat(looks)
+            places = torch.cat([torch.arange(len(look), device=look.device) for look in looks])
+            regions.append(boxes[nms(boxes, -places.to(boxes), overlap)[:number]])
+        return regions
+
+
+def _mirrored(
+    boxes: Sequence[torch.Tensor], sizes: Sequence[tuple[int, int]]
+) -> list[torch.Tensor]:
+    """Mirror boxes (n, 4) of x1, y1, x2, y2 along the columns of slices (rows, columns)."""
+    turned = []
+    for box, (_, columns) in zip(boxes, sizes, strict=True):
+        left, top, right, bottom = box.unbind(1)
+        turned.append(torch.stack([columns - right, top, columns - left, bottom], dim=1))
+    return turned
 
 
 def mask_rcnn(
