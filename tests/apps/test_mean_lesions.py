@@ -1,5 +1,6 @@
 """Several lesion models: lesion is where the mean of their probabilities reaches a threshold."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,10 @@ def _load(models: Path, lesions: str = BOTH, **settings: Any) -> SliceLesionMode
     )
 
 
-def _mean(hu: float) -> float:
+def _mean(hu: float, weights: tuple[int, int] = (1, 1)) -> float:
     width = HU_WINDOW[1] - HU_WINDOW[0]
-    return float(np.mean([expit(4 * (hu - bound) / width) for bound in BOUNDS_HU.values()]))
+    seen = [expit(4 * (hu - bound) / width) for bound in BOUNDS_HU.values()]
+    return float(np.average(seen, weights=weights))
 
 
 def test_lesion_is_where_the_mean_reaches_the_threshold(
@@ -63,6 +65,32 @@ def test_lesion_is_where_the_mean_reaches_the_threshold(
         threshold = means[name] - 0.005
         found = _load(models, thresholds={"lesion": threshold}).find(volume, lungs)
         assert np.array_equal(found.mask, lungs & (volume.voxels >= hu))
+
+
+def test_a_model_may_count_more_than_once(models: Path, study: tuple[Volume, np.ndarray]) -> None:
+    volume, lungs = study
+    middle = LESIONS_HU["middle"]
+    once, twice = _mean(middle), _mean(middle, (1, 2))
+    # The model that counts twice sees less.
+    assert twice < once - 0.02
+    threshold = (once + twice) / 2
+    found = {
+        lesions: _load(models, lesions, thresholds={"lesion": threshold}).find(volume, lungs).mask
+        for lesions in (BOTH, f"{SLICES}+2*{MULTITASK}")
+    }
+    assert np.array_equal(found[BOTH], lungs & (volume.voxels >= middle))
+    assert np.array_equal(
+        found[f"{SLICES}+2*{MULTITASK}"], lungs & (volume.voxels >= LESIONS_HU["dense"])
+    )
+
+
+def test_the_threshold_and_the_name_say_how_often_a_model_counts(tmp_path: Path) -> None:
+    write_oracle_bundle(tmp_path / SLICES, 0, threshold=0.2)
+    write_oracle_bundle(tmp_path / MULTITASK, 0, MultitaskThreshold, threshold=0.5)
+    model = _load(tmp_path, f"{SLICES}+2*{MULTITASK}")
+    assert model.threshold == pytest.approx(0.4)
+    assert model.identity.name == f"oracle {SLICES}+2*oracle {MULTITASK}"
+    assert model.identity.labels == [f"oracle {SLICES} 1.2.3", f"oracle {MULTITASK} 1.2.3"]
 
 
 def test_the_order_of_models_changes_nothing(
@@ -117,13 +145,13 @@ def test_a_plus_in_a_models_own_name_or_version_is_left_alone() -> None:
     ("lesions", "told"),
     [
         (f"{SLICES}+lesion_ensemble", "lesion_ensemble decides by vote"),
-        (f"{SLICES}+{SLICES}", "names a model twice"),
+        (f"{SLICES}+2*{SLICES}", "names a model twice"),
         (f"{SLICES}+unknown", "no lesion model is called unknown"),
         (f"{BOTH}+lesion_segmentation_3d", "longer than the 64 characters that DICOM allows"),
     ],
 )
 def test_what_cannot_be_averaged_is_refused(lesions: str, told: str, oracle_models: Path) -> None:
-    with pytest.raises(ConfigurationError, match=told.replace("+", r"\+")):
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
         _load(oracle_models, lesions)
 
 
@@ -134,7 +162,7 @@ def test_networks_of_other_pixels_are_not_averaged(tmp_path: Path) -> None:
         _load(tmp_path)
 
 
-@pytest.mark.parametrize("lesions", ["a+", "+a", "a++b", "a/b+c", "a+../b"])
+@pytest.mark.parametrize("lesions", ["a+", "+a", "a++b", "a/b+c", "a+../b", "a+0*b", "2*", "a*2"])
 def test_names_of_models_are_no_paths(lesions: str) -> None:
     with pytest.raises(ValueError, match=r"models\.lesions"):
         Configuration.model_validate({"models": {"lesions": lesions}})

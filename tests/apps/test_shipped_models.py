@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ct_triage.configuration import Configuration
+from ct_triage.configuration import Configuration, Models
 from ct_triage.lesion_models import LESION_MODELS
 from ct_triage.pipeline import Pipeline
 from tools.phantom import Grid, Phantom, build_phantom, write_dicom_series
@@ -57,7 +57,7 @@ def test_a_healthy_phantom_is_nearly_free_of_lesions(tmp_path: Path) -> None:
     "name",
     [
         "multitask_triage",
-        "lesion_segmentation_2d+multitask_triage",
+        "2*lesion_segmentation_2d+multitask_triage",
         pytest.param("lesion_segmentation_3d", marks=pytest.mark.slow),
         pytest.param("lesion_ensemble", marks=pytest.mark.slow),
     ],
@@ -67,10 +67,9 @@ def test_every_other_lesion_bundle_that_ships_runs(name: str, tmp_path: Path) ->
         build_phantom(Grid.axial((32, 160, 160), (10.0, 2.4, 2.4)), "covid19", 7),
         tmp_path / "study",
     )
-    identification = any(LESION_MODELS[part].identifies for part in name.split("+"))
-    configuration = Configuration.model_validate(
-        {"models": {"lesions": name}, "identification": identification}
-    )
+    models = Models(lesions=name)
+    identification = any(LESION_MODELS[part].identifies for part in models.lesion_bundles)
+    configuration = Configuration(models=models, identification=identification)
     Pipeline(tmp_path / "study", tmp_path / "out", BUNDLES, configuration).run()
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert name in [model["name"] for model in result["models"]]

@@ -249,7 +249,7 @@ def test_on_ct_it_is_the_application_that_is_calibrated(tmp_path: Path) -> None:
     assert dice["1.00"].max() == 0
     site = yaml.safe_load((out / "site.yaml").read_text())
     name, version, sha256 = site["calibration"]["model"].rsplit(" ", 2)
-    both = "oracle lesion_segmentation_2d+oracle multitask_triage"
+    both = "oracle lesion_segmentation_2d+2*oracle multitask_triage"
     assert (name, version, len(sha256)) == (both, "1.2.3+1.2.3", 64)
     # The application takes the file, and sees that it is for this very model.
     applied = Configuration.model_validate({"site": Site.read(out / "site.yaml")})

@@ -51,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of a lesion bundle; of several the mean is taken (as in the application)",
     )
     parser.add_argument(
+        "--weights",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="how often each bundle counts in the mean (as in the application; others once)",
+    )
+    parser.add_argument(
         "--lungs", type=Path, default=BUNDLES / names.lungs, help=f"folder of a {names.lungs}"
     )
     parser.add_argument("--threshold", type=float, help="of the lesion network (its own)")
@@ -102,10 +109,15 @@ def _plan(tree: Path, only: list[str] | None, output: Path) -> pd.DataFrame:
 
 def _load(arguments: argparse.Namespace) -> tuple[SliceNetwork, SliceLesionModel]:
     bundles = [(_kind(bundle), bundle) for bundle in arguments.bundle]
+    names = DEFAULTS.models
+    usual = dict(zip(names.lesion_bundles, names.lesion_weights, strict=True))
+    weights = arguments.weights or [usual.get(bundle.name, 1) for bundle in arguments.bundle]
+    if len(weights) != len(bundles) or min(weights) < 1:
+        raise EvaluationError("--weights takes a number from 1 on for each --bundle")
     try:
         return (
             SliceNetwork.load(arguments.lungs),
-            load_bundles(bundles, arguments.threshold, DEFAULTS.thresholds.min_lesion_ml),
+            load_bundles(bundles, weights, arguments.threshold, DEFAULTS.thresholds.min_lesion_ml),
         )
     except TriageError as error:
         raise EvaluationError(str(error)) from error

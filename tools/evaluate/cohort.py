@@ -224,6 +224,7 @@ def run(arguments: argparse.Namespace) -> Report:
         {
             "slices": arguments.slices,
             "matrix": arguments.matrix,
+            "lesions": names.lesions,
             "models": {
                 name: weights(models / name) for name in (names.lungs, *names.lesion_bundles)
             },

@@ -368,6 +368,7 @@ def run(arguments: argparse.Namespace) -> Report:
             "slices": arguments.slices,
             "matrix": arguments.matrix,
             "patients": [name for _, name in patients],
+            "lesions": names.lesions,
             "models": {name: cohort.weights(models / name) for name in used},
         },
     )

@@ -19,9 +19,12 @@ DEFAULT_CT_CLASS_BOUNDS = (0.25, 0.5, 0.75)
 
 # A folder below the models folder, never a path that leads out of it.
 BundleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-# One, or several joined by +, whose mean is taken.
-BundleNames = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(\+[A-Za-z0-9][A-Za-z0-9_.-]*)*$")
+# One, or several joined by +, whose mean is taken; 2*NAME counts twice in it.
+WeightedBundleNames = Annotated[
+    str,
+    Field(
+        pattern=r"^([1-9]\*)?[A-Za-z0-9][A-Za-z0-9_.-]*(\+([1-9]\*)?[A-Za-z0-9][A-Za-z0-9_.-]*)*$"
+    ),
 ]
 # Long String of PS3.5 6.2 in characters that every character set has.
 LongString = Annotated[str, Field(pattern=r"^[!-\[\]-~][ -\[\]-~]{0,63}$")]
@@ -44,15 +47,21 @@ class Models(StrictModel):
 
     lungs: BundleName = "lung_segmentation"
     """Lung model."""
-    lesions: BundleNames = "lesion_segmentation_2d+multitask_triage"
-    """Lesion model; of several, joined by +, the mean of their probabilities is taken."""
+    lesions: WeightedBundleNames = "lesion_segmentation_2d+2*multitask_triage"
+    """Lesion model; of several, joined by +, the mean of their probabilities is taken, in which
+    2*NAME counts twice."""
     slices: BundleName = "mask_rcnn_classifier"
     """Slice classifier, which runs where ``slice_classification`` is true."""
 
     @property
     def lesion_bundles(self) -> list[str]:
         """Names of the lesion models one by one."""
-        return self.lesions.split("+")
+        return [term.rpartition("*")[2] for term in self.lesions.split("+")]
+
+    @property
+    def lesion_weights(self) -> list[int]:
+        """How often each lesion model counts in the mean."""
+        return [int(term.rpartition("*")[0] or 1) for term in self.lesions.split("+")]
 
 
 class Thresholds(StrictModel):

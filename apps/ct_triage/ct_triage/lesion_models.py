@@ -21,7 +21,7 @@ LESION_MODELS: dict[str, type[SliceLesionModel]] = {
 def load_lesion_model(folder: Path, configuration: Configuration) -> SliceLesionModel:
     """Load the lesion model that a configuration names, with the threshold that it sets.
 
-    Of several, joined by +, the mean is taken.
+    Of several, joined by +, the mean is taken; see `MeanLesionModel`.
 
     Parameters
     ----------
@@ -58,6 +58,7 @@ def load_lesion_model(folder: Path, configuration: Configuration) -> SliceLesion
         )
     return load_bundles(
         [(kind, folder / name) for name, kind in kinds.items()],
+        configuration.models.lesion_weights,
         configuration.lesion_threshold,
         configuration.thresholds.min_lesion_ml,
     )
@@ -65,6 +66,7 @@ def load_lesion_model(folder: Path, configuration: Configuration) -> SliceLesion
 
 def load_bundles(
     bundles: Sequence[tuple[type[SliceLesionModel], Path]],
+    weights: Sequence[int],
     threshold: float | None,
     min_lesion_ml: float,
 ) -> SliceLesionModel:
@@ -74,7 +76,7 @@ def load_bundles(
     ----------
     bundles : sequence of (kind, folder)
         The class of each bundle, a value of `LESION_MODELS`, and its folder.
-    threshold, min_lesion_ml
+    weights, threshold, min_lesion_ml
         See :meth:`SliceLesionModel.load` and :meth:`MeanLesionModel.of`.
 
     Raises
@@ -88,4 +90,4 @@ def load_bundles(
         ((kind, folder),) = bundles
         return kind.load(folder, threshold, min_lesion_ml)
     models = [kind.load(folder, None, min_lesion_ml) for kind, folder in bundles]
-    return MeanLesionModel.of(models, threshold, min_lesion_ml)
+    return MeanLesionModel.of(models, weights, threshold, min_lesion_ml)

@@ -27,23 +27,30 @@ class MeanLesionModel(SliceLesionModel):
     ----------
     models : tuple of SliceLesionModel
         Two or more, of one pixel spacing.
+    weights : tuple of int
+        How often each counts in the mean.
     """
 
     models: tuple[SliceLesionModel, ...] = ()
+    weights: tuple[int, ...] = ()
 
     @classmethod
     def of(
-        cls, models: Sequence[SliceLesionModel], threshold: float | None, min_lesion_ml: float
+        cls,
+        models: Sequence[SliceLesionModel],
+        weights: Sequence[int],
+        threshold: float | None,
+        min_lesion_ml: float,
     ) -> "MeanLesionModel":
         """Put models together.
 
         Parameters
         ----------
-        models : sequence of SliceLesionModel
+        models, weights : sequences
             See the class.
         threshold : float or None
             Mean probability from which a voxel counts as lesion; None: the mean of their
-            thresholds.
+            thresholds, with the same weights.
         min_lesion_ml : float
             See the class.
 
@@ -58,7 +65,7 @@ class MeanLesionModel(SliceLesionModel):
                     f"models.lesions: {model.identity.name} decides by vote and has no"
                     " probabilities to average; leave it out, or take it alone"
                 )
-        identity = ModelIdentity.of_several([model.identity for model in models])
+        identity = ModelIdentity.of_several([model.identity for model in models], weights)
         if len({model.network.spacing_mm for model in models}) > 1:
             raise ConfigurationError(
                 f"models.lesions: the pixels of {identity.name} differ in size; leave all but one"
@@ -72,9 +79,11 @@ class MeanLesionModel(SliceLesionModel):
         network = replace(
             models[0].network,
             identity=identity,
-            threshold=float(np.mean([model.network.threshold for model in models])),
+            threshold=float(
+                np.average([model.network.threshold for model in models], weights=weights)
+            ),
         ).with_threshold(threshold)
-        return cls(network, min_lesion_ml, tuple(models))
+        return cls(network, min_lesion_ml, tuple(models), tuple(weights))
 
     def look(
         self, view: AxialView, lungs_on_view: BoolMask
@@ -85,10 +94,10 @@ class MeanLesionModel(SliceLesionModel):
         """
         total = np.zeros(self.network.grid_shape(view), dtype=np.float32)
         covid19_probability = None
-        for model in self.models:
+        for model, weight in zip(self.models, self.weights, strict=True):
             seen = model.look(view, lungs_on_view)
             if seen is None:
                 return None
-            total += seen[0]
+            total += weight * seen[0].astype(np.float32)
             covid19_probability = covid19_probability if seen[1] is None else seen[1]
-        return (total / len(self.models)).astype(np.float16), covid19_probability
+        return (total / sum(self.weights)).astype(np.float16), covid19_probability

@@ -67,7 +67,7 @@ class ModelIdentity:
     Attributes
     ----------
     name : str
-        Name of the bundle; of several, joined by +.
+        Name of the bundle; of several, joined by +, 2*NAME of one that counts twice.
     version : str
         Version of the bundle; of several, joined by +.
     sha256 : str
@@ -79,10 +79,15 @@ class ModelIdentity:
     sha256: str
 
     @classmethod
-    def of_several(cls, identities: Sequence["ModelIdentity"]) -> "ModelIdentity":
-        """Return the identity of models that give one result together."""
+    def of_several(
+        cls, identities: Sequence["ModelIdentity"], weights: Sequence[int]
+    ) -> "ModelIdentity":
+        """Return the identity of models that give one result together, each with its weight."""
         return cls(
-            "+".join(identity.name for identity in identities),
+            "+".join(
+                identity.name if weight == 1 else f"{weight}*{identity.name}"
+                for identity, weight in zip(identities, weights, strict=True)
+            ),
             "+".join(identity.version for identity in identities),
             hash_of_hashes(identity.sha256 for identity in identities),
         )
@@ -94,6 +99,7 @@ class ModelIdentity:
         # One model may have a + of its own in either.
         if len(names) != len(versions):
             return [f"{self.name} {self.version}"]
+        names = [name.rpartition("*")[2] for name in names]
         return [f"{name} {version}" for name, version in zip(names, versions, strict=True)]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from oracle import write_oracle_models
 
+from ct_triage.configuration import Configuration
 from tools.evaluate import cohort
 from tools.evaluate.__main__ import main
 from tools.evaluate.cohort import DISEASES, plan, process
@@ -101,6 +102,7 @@ def test_a_cohort_of_other_models_is_not_gone_on_with(
         {
             "slices": 60,
             "matrix": 256,
+            "lesions": Configuration().models.lesions,
             "models": {
                 name: (models / name / "models" / "SHA256SUMS").read_text()
                 for name in ("lung_segmentation", "lesion_segmentation_2d")

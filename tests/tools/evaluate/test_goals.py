@@ -173,6 +173,8 @@ def test_the_application_is_right_with_networks_that_are(
         (["--only", "nobody"], "holds no nobody_ct.nii.gz"),
         (["--bundle", "nowhere"], "nowhere: is no lesion bundle"),
         (["--lungs", "nowhere"], "nowhere"),
+        (["--weights", "1"], "--weights takes a number from 1 on for each --bundle"),
+        (["--weights", "0", "1"], "--weights takes a number from 1 on for each --bundle"),
     ],
 )
 def test_bad_options_are_refused(
