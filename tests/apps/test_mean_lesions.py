@@ -145,6 +145,7 @@ def test_a_plus_in_a_models_own_name_or_version_is_left_alone() -> None:
     ("lesions", "told"),
     [
         (f"{SLICES}+lesion_ensemble", "lesion_ensemble decides by vote"),
+        (f"{SLICES}+{SLICES}", "names a model twice"),
         (f"{SLICES}+2*{SLICES}", "names a model twice"),
         (f"{SLICES}+unknown", "no lesion model is called unknown"),
         (f"{BOTH}+lesion_segmentation_3d", "longer than the 64 characters that DICOM allows"),

@@ -18,14 +18,11 @@ from ct_triage.strict import StrictModel
 DEFAULT_CT_CLASS_BOUNDS = (0.25, 0.5, 0.75)
 
 # A folder below the models folder, never a path that leads out of it.
-BundleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+_WEIGHTED_NAME = rf"([1-9]\*)?{_NAME}"
+BundleName = Annotated[str, Field(pattern=rf"^{_NAME}$")]
 # One, or several joined by +, whose mean is taken; 2*NAME counts twice in it.
-WeightedBundleNames = Annotated[
-    str,
-    Field(
-        pattern=r"^([1-9]\*)?[A-Za-z0-9][A-Za-z0-9_.-]*(\+([1-9]\*)?[A-Za-z0-9][A-Za-z0-9_.-]*)*$"
-    ),
-]
+WeightedBundleNames = Annotated[str, Field(pattern=rf"^{_WEIGHTED_NAME}(\+{_WEIGHTED_NAME})*$")]
 # Long String of PS3.5 6.2 in characters that every character set has.
 LongString = Annotated[str, Field(pattern=r"^[!-\[\]-~][ -\[\]-~]{0,63}$")]
 

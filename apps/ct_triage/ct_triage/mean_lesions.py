@@ -98,6 +98,6 @@ class MeanLesionModel(SliceLesionModel):
             seen = model.look(view, lungs_on_view)
             if seen is None:
                 return None
-            total += weight * seen[0].astype(np.float32)
+            total += np.multiply(seen[0], weight, dtype=np.float32)
             covid19_probability = covid19_probability if seen[1] is None else seen[1]
         return (total / sum(self.weights)).astype(np.float16), covid19_probability

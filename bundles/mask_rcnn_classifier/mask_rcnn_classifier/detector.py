@@ -85,7 +85,6 @@ class LesionDetector(MaskRCNN):
             found["scores"] = found["scores"] * (masks * inside).sum(dim=(1, 2, 3)) / pixels
         return result
 
-    @torch.jit.unused
     def detect(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
         """Detect as `MaskRCNN` does, by the means over slices and their mirror images."""
         heads = self.roi_heads
@@ -114,7 +113,6 @@ class LesionDetector(MaskRCNN):
         ]
         return self.transform.postprocess(result, sizes, sizes)
 
-    @torch.jit.unused
     def best_of(self, seen: list[torch.Tensor], mirrored: list[torch.Tensor]) -> list[torch.Tensor]:
         """Choose from the proposals of both looks, best first, as many as of one."""
         number, overlap = self.rpn.post_nms_top_n(), self.rpn.nms_thresh
