@@ -21,6 +21,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
 from tools.datasets.diagnosed import write_opacities
 from tools.evaluate.detection import average_precision, read_truth
@@ -183,6 +184,19 @@ def test_a_mirrored_slice_gives_mirrored_detections(monkeypatch: pytest.MonkeyPa
     left, top, right, bottom = plain["boxes"].unbind(1)
     turned = torch.stack([80 - right, top, 80 - left, bottom], dim=1)
     torch.testing.assert_close(mirrored["boxes"], turned)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, -0.4])
+def test_a_mask_to_learn_from_is_placed_where_it_was(shift: float) -> None:
+    truth = torch.zeros(2, 40, 60, dtype=torch.uint8)
+    truth[0, 10:17, 20:27] = 1
+    truth[1, :9, 44:] = 1
+    boxes = (
+        torch.tensor([[20.0, 10, 27, 17], [44, 0, 60, 9]]) + torch.tensor([-1, 1, 1, -1]) * shift
+    )
+    learned = project_masks_on_boxes(truth, boxes, torch.arange(2), 28)
+    placed = package.detector.place_masks(learned[:, None], boxes, (40, 60))
+    assert torch.equal(placed[:, 0] >= 0.5, truth > 0)
 
 
 def test_regions_are_the_best_of_both_looks_without_those_that_overlap() -> None:
