@@ -141,6 +141,10 @@ def test_a_plus_in_a_models_own_name_or_version_is_left_alone() -> None:
     assert ModelIdentity("lungs+airways", "1.0", "").labels == ["lungs+airways 1.0"]
 
 
+def test_a_star_in_a_models_own_name_is_left_alone() -> None:
+    assert ModelIdentity("lungs*airways", "1.0", "").labels == ["lungs*airways 1.0"]
+
+
 @pytest.mark.parametrize(
     ("lesions", "told"),
     [

@@ -6,6 +6,7 @@ What the segmentation and the report share is here, so that the two always agree
 import hashlib
 import json
 import math
+import re
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -99,7 +100,7 @@ class ModelIdentity:
         # One model may have a + of its own in either.
         if len(names) != len(versions):
             return [f"{self.name} {self.version}"]
-        names = [name.rpartition("*")[2] for name in names]
+        names = [re.sub(r"^[1-9]\*", "", name) for name in names]
         return [f"{name} {version}" for name, version in zip(names, versions, strict=True)]
 
 

@@ -134,8 +134,8 @@ def place_masks(masks: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int])
     """Place the masks of boxes where the boxes lie on a slice, to a fraction of a pixel.
 
     torchvision's own way rounds a box to whole pixels and makes it a pixel wider and higher, which
-    is a third more of a lesion of 7 x 7 pixels. Interpolation is bilinear, as there, by
-    weights of rows and columns.
+    is a third more of a lesion of 7 x 7 pixels. Interpolation is bilinear, as there, by weights of
+    rows and columns.
 
     Parameters
     ----------
